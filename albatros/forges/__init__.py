@@ -1,0 +1,1 @@
+"""Forges: signature, payload and API of each kind in one file."""

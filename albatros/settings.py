@@ -1,0 +1,285 @@
+"""The server's typed settings: `albatros.toml`, then the environment, then secrets from files.
+
+Every key `[a] b` is also `ALBATROS_A__B`; every secret `x` is also `x_file`, a path whose content is the secret.
+An unknown key is refused with the nearest known one. Nothing here opens a connection.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+from albatros.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "ALBATROS_"
+Seconds = Annotated[int, Field(gt=0, description="seconds")]
+Bytes = Annotated[int, Field(gt=0, description="bytes")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ForgeKind(StrEnum):
+    """Kinds of forge that can be configured."""
+
+    GITEA = "gitea"
+    FORGEJO = "forgejo"
+    GIT = "git"
+
+
+class ServerSettings(_Section):
+    """`[server]`: where it listens, how others reach it, where it keeps its data."""
+
+    listen: str = Field("127.0.0.1:8080", description="address and port; port 0 takes a free one")
+    url: str = Field("", description="how forges, runners and people reach the server; default: http:// and `listen`")
+    data: Path = Field(Path("/var/lib/albatros"), description="SQLite, blobs and keys when nothing else is named")
+    public: bool = Field(False, description="public repos are readable without a token")
+    trusted_proxies: tuple[str, ...] = Field((), description="addresses or networks whose X-Forwarded-* are believed")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    log_json: bool = Field(False, description="log JSON lines")
+
+
+class DatabaseSettings(_Section):
+    """`[database]`: the queue and the truth."""
+
+    url: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL; default: SQLite in `server.data`")
+
+
+class StoreSettings(_Section):
+    """`[store]`: where blobs are kept."""
+
+    url: str = Field("", description="`dir:PATH`; default: `blobs` in `server.data`")
+
+
+class ShutdownMode(StrEnum):
+    """What Ctrl-C does with running builds."""
+
+    HAND_BACK = "hand_back"
+    FINISH = "finish"
+
+
+class ExecutorSettings(_Section):
+    """`[executor]`: where and how Jobs run."""
+
+    kind: Literal["local"] = Field("local", description="`local`: beside the server")
+    slots: int = Field(2, ge=1, le=256, description="Jobs that run at once")
+    user: str = Field("", description="user of the local runner; default: albatros-runner, else the number 64198")
+    sandbox: bool = Field(True, description="build in Nix's sandbox; false refuses builds for strangers")
+    sandbox_paths: tuple[str, ...] = Field((), description="host paths that every builder sees")
+    substituters: tuple[str, ...] = Field((), description="binary caches that Nix may ask")
+    trusted_public_keys: tuple[str, ...] = Field((), description="keys of the substituters")
+    import_from_derivation: bool = Field(False, description="let evaluation build, for trusted senders")
+    extra_systems: tuple[str, ...] = Field((), description="systems that this machine builds beside its own")
+    nix_store: str = Field("", description="NIX_REMOTE of the local runner; default: the nix-daemon, else a store of its own")
+    shutdown: ShutdownMode = Field(ShutdownMode.HAND_BACK, description="`hand_back` or `finish` running Jobs at Ctrl-C")
+
+
+class ForgeSettings(_Section):
+    """`[[forges]]`: a place that repos live on."""
+
+    name: Name = Field(description="its name in URLs: /webhooks/NAME")
+    kind: ForgeKind = Field(description="gitea, forgejo or git")
+    url: str = Field(description="base URL; for `git` the directory that holds the bare repositories")
+    token: SecretStr = Field(SecretStr(""), description="API token: clones private repos, posts statuses")
+    webhook_secret: SecretStr = Field(description="key of the webhook signature (HMAC-SHA256)")
+    repos: tuple[str, ...] = Field((), description="globs of owner/name that may build")
+    submodules: bool = Field(False, description="clone submodules")
+    lfs: bool = Field(False, description="fetch Git LFS objects")
+    flake_tokens: dict[str, SecretStr] = Field({}, description="token per host for private flake inputs")
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _secret_is_long_enough(cls, value: SecretStr) -> SecretStr:
+        if len(value.get_secret_value()) < 6:
+            raise ValueError("webhook_secret must have at least 6 characters: anybody could sign with a shorter one")
+        return value
+
+
+class RegistrySettings(_Section):
+    """`[[registries]]`: a place that images are published to."""
+
+    name: Name = Field(description="its name in pages, events and .albatros.toml")
+    url: str = Field(description="docker://HOST/PREFIX or dir:PATH")
+    username: str = Field("", description="user for docker://")
+    password: SecretStr = Field(SecretStr(""), description="password or token for docker://")
+    public: bool = Field(True, description="anyone can pull from it: private repos stay away")
+    names: tuple[str, ...] = Field(("{owner}/{repo}",), description="image names a repo may publish, and what is below them")
+    repos: tuple[str, ...] = Field(("*/*",), description="globs of owner/name that may publish")
+    refs: tuple[str, ...] = Field(("refs/heads/*", "refs/tags/*"), description="globs of refs that publish")
+    required: bool = Field(True, description="a Build is green only when this Publication is done")
+
+
+class RetentionSettings(_Section):
+    """`[retention]`: what `albatros gc` and the collector take away."""
+
+    builds_days: int = Field(90, ge=1, description="days that an ended Build is kept")
+    keep_builds: int = Field(20, ge=1, description="newest Builds of each repo and ref that are always kept")
+    logs_days: int = Field(30, ge=1, description="days that logs of ended Builds are kept")
+    artifacts_days: int = Field(30, ge=1, description="days that Artifacts are kept; those of the newest Build of a ref stay")
+    deliveries_days: int = Field(30, ge=1, description="days that the bodies of Deliveries are kept")
+    interval_seconds: Seconds = Field(3600, description="between two runs of the collector")
+
+
+class LimitSettings(_Section):
+    """`[limits]`: bounds on everything that comes from outside."""
+
+    webhook_bytes: Bytes = Field(25 * MIB, description="largest webhook body")
+    job_seconds: Seconds = Field(3600, description="wall clock of one Attempt")
+    silence_seconds: Seconds = Field(900, description="longest time without a line of log")
+    log_bytes: Bytes = Field(16 * MIB, description="log kept of one Attempt: its head and its tail")
+    evaluation_bytes: Bytes = Field(4 * GIB, description="memory of an evaluation")
+    attributes: int = Field(1000, ge=1, description="attributes one flake may have")
+    output_bytes: Bytes = Field(4 * GIB, description="uploads of one Attempt, and the size of one unpacked image")
+    attempts: int = Field(3, ge=1, description="tries at a Job when infrastructure fails")
+    publication_attempts: int = Field(20, ge=1, description="tries at a Publication before it fails")
+    lease_seconds: Seconds = Field(30, description="a runner that is silent for this long is lost")
+    queued_builds: int = Field(100_000, ge=1, description="open Builds before webhooks are answered 503")
+
+
+class Settings(_Section):
+    """All settings of a server."""
+
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    store: StoreSettings = StoreSettings()
+    executor: ExecutorSettings = ExecutorSettings()
+    forges: tuple[ForgeSettings, ...] = ()
+    registries: tuple[RegistrySettings, ...] = ()
+    retention: RetentionSettings = RetentionSettings()
+    limits: LimitSettings = LimitSettings()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Settings:
+        for kind, names in (("forges", [f.name for f in self.forges]), ("registries", [r.name for r in self.registries])):
+            twice = {name for name in names if names.count(name) > 1}
+            if twice:
+                raise ValueError(f"two {kind} are named {sorted(twice)[0]!r}: give each a name of its own")
+        return self
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database.url.get_secret_value() or f"sqlite:///{self.server.data / 'albatros.sqlite3'}"
+
+    @property
+    def store_url(self) -> str:
+        """The blob store's URL in force."""
+        return self.store.url or f"dir:{self.server.data / 'blobs'}"
+
+    def secrets(self) -> list[str]:
+        """Every secret value, for masking in logs."""
+        found: list[SecretStr] = []
+        for forge in self.forges:
+            found += [forge.token, forge.webhook_secret, *forge.flake_tokens.values()]
+        found += [registry.password for registry in self.registries]
+        return [secret.get_secret_value() for secret in found if secret.get_secret_value()]
+
+
+def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read settings from a TOML file (None: no file) and the environment. Raises ConfigError."""
+    data: dict[str, object] = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}; give a file with --config") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from error
+    _overlay_environment(data, environment)
+    origin = str(path) if path else "the environment"
+    resolved = cast("dict[str, object]", _read_secret_files(data, origin))
+    try:
+        return Settings.model_validate(resolved)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: " + "; ".join(_explain(error))) from error
+
+
+def _overlay_environment(data: dict[str, object], environment: Mapping[str, str]) -> None:
+    for key, value in environment.items():
+        if not key.startswith(ENVIRONMENT_PREFIX) or "__" not in key:
+            continue
+        section, _, name = key.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        table = data.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{key}: [{section}] is a list of tables, which the environment cannot set; use the file")
+        table[name] = _parse_environment_value(value)
+
+
+def _parse_environment_value(value: str) -> object:
+    """A TOML list stays a list; anything else is text, which Pydantic turns into what the setting needs."""
+    if value.startswith("["):
+        try:
+            return tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"the environment's value {value!r} is not a TOML list: {error}") from error
+    return value
+
+
+_SECRET_KEYS = frozenset({"url", "token", "webhook_secret", "password"})
+
+
+def _read_secret_files(value: object, origin: str) -> object:
+    if isinstance(value, list):
+        return [_read_secret_files(item, origin) for item in value]
+    if not isinstance(value, dict):
+        return value
+    result: dict[str, object] = {}
+    for key, item in value.items():
+        plain = key.removesuffix("_file")
+        if plain == key or plain not in _SECRET_KEYS:
+            result[key] = _read_secret_files(item, origin)
+            continue
+        if plain in value:
+            raise ConfigError(f"{origin}: both {plain} and {key} are set; keep one")
+        try:
+            result[plain] = Path(str(item)).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{origin}: {key} = {str(item)!r} cannot be read: {error}") from error
+    return result
+
+
+def _explain(error: ValidationError) -> list[str]:
+    return [_explain_one(tuple(item["loc"]), item["type"], item["msg"]) for item in error.errors(include_input=False)]
+
+
+def _explain_one(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    where = ".".join(str(part) for part in location) or "settings"
+    if kind != "extra_forbidden":
+        return f"{where}: {message}"
+    known = known_keys(location[:-1])
+    near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+    return f"unknown key {where!r}; {hint}"
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "server": ServerSettings,
+    "database": DatabaseSettings,
+    "store": StoreSettings,
+    "executor": ExecutorSettings,
+    "forges": ForgeSettings,
+    "registries": RegistrySettings,
+    "retention": RetentionSettings,
+    "limits": LimitSettings,
+}
+
+
+def known_keys(location: tuple[int | str, ...] = ()) -> list[str]:
+    """The keys that may stand at a place of the file: `()` for the sections, `("server",)` for one section."""
+    model = _SECTIONS.get(str(location[0])) if location else Settings
+    return list(model.model_fields) if model else []
+
+
+def sections() -> Mapping[str, type[BaseModel]]:
+    """Every section with its model, for the generated reference."""
+    return dict(_SECTIONS)
