@@ -1,0 +1,188 @@
+"""Names of what is published: digests, image names, tags, references and addresses of registries, checked once.
+
+Grammar: OCI distribution spec 1.1, "Pulling manifests". Only sha256 digests are used. An address never holds a
+credential, so it may be shown and logged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import NewType
+from urllib.parse import urlsplit
+
+from albatros.errors import BadInputError, UsageError
+
+Digest = NewType("Digest", str)
+"""`sha256:` and 64 lower-case hexadecimal digits."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_HOST = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
+)
+_MAX_NAME = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Bytes known by their digest; `size` in bytes."""
+
+    digest: Digest
+    size: int
+
+
+def parse_digest(text: str) -> Digest:
+    """Check a digest. Raises BadInputError."""
+    if not _DIGEST.fullmatch(text):
+        raise BadInputError(f"{text[:80]!r} is not a digest; write sha256: and 64 lower-case hexadecimal digits")
+    return Digest(text)
+
+
+def is_digest(text: str) -> bool:
+    """True for a digest in normal form."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def digest_of(data: bytes) -> Digest:
+    """The digest of bytes at hand."""
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def check_name(name: str) -> str:
+    """Check an image name such as `owner/hello` and give it back. Raises UsageError."""
+    if len(name) > _MAX_NAME:
+        raise UsageError(f"image name {name[:40]!r}… has {len(name)} characters; at most {_MAX_NAME} are allowed")
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not an image name; use lower-case letters and digits, parted by single '.', '_', '-' or '/'"
+        )
+    return name
+
+
+def check_tag(tag: str) -> str:
+    """Check a tag and give it back. Raises UsageError."""
+    if not _TAG.fullmatch(tag):
+        raise UsageError(
+            f"{tag[:140]!r} is not a tag; use up to 128 letters, digits, '_', '.' or '-', not starting with '.' or '-'"
+        )
+    return tag
+
+
+def split_tag(text: str) -> tuple[str, str | None]:
+    """Split `NAME[:TAG]` of an image name without a host, both checked. Raises UsageError."""
+    name, colon, tag = text.partition(":")
+    return check_name(name), check_tag(tag) if colon else None
+
+
+class RegistryKind(StrEnum):
+    """Kinds of registry that an address can name."""
+
+    DOCKER = "docker"
+    """An OCI distribution registry, `docker://HOST[/PREFIX]`."""
+    DIR = "dir"
+    """A static registry in a directory, `dir:PATH`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryUrl:
+    """Where images go: a host and a prefix of names, or a directory (`path`)."""
+
+    kind: RegistryKind
+    host: str = ""
+    prefix: str = ""
+    path: Path = Path()
+
+    @classmethod
+    def parse(cls, text: str) -> RegistryUrl:
+        """Read `docker://HOST[:PORT][/PREFIX]` or `dir:PATH`. Raises UsageError, which never repeats a password."""
+        scheme, colon, rest = text.partition(":")
+        if colon and scheme == RegistryKind.DIR and rest:
+            return cls(RegistryKind.DIR, path=Path(rest).expanduser().absolute())
+        if colon and scheme == RegistryKind.DOCKER and rest.startswith("//"):
+            return cls._parse_docker(rest[2:])
+        shown = scheme[:20] + ":…" if colon else "the address"
+        raise UsageError(f"{shown} is not the address of a registry; use docker://HOST/PREFIX or dir:PATH")
+
+    @classmethod
+    def _parse_docker(cls, rest: str) -> RegistryUrl:
+        if "@" in rest:
+            raise UsageError(
+                "an address of a registry holds no credentials; put them into the configuration or docker's config.json"
+            )
+        host, _, prefix = rest.partition("/")
+        prefix = prefix.strip("/")
+        if not _HOST.fullmatch(host):
+            raise UsageError(f"docker://{host[:80]} has no usable host; write docker://HOST[:PORT]/PREFIX")
+        if "?" in prefix or "#" in prefix:
+            raise UsageError(f"docker://{host}/… takes no options; write docker://HOST[:PORT]/PREFIX")
+        return cls(RegistryKind.DOCKER, host=host.lower(), prefix=check_name(prefix) if prefix else "")
+
+    def __str__(self) -> str:
+        if self.kind is RegistryKind.DIR:
+            return f"dir:{self.path}"
+        return f"docker://{self.host}" + (f"/{self.prefix}" if self.prefix else "")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReference:
+    """One published image: a registry, a name relative to it, and a tag or a digest."""
+
+    registry: RegistryUrl
+    name: str
+    reference: str
+
+    @classmethod
+    def parse(cls, text: str) -> ImageReference:
+        """Read `[docker://]HOST/NAME[:TAG|@DIGEST]` or `dir:PATH/NAME[:TAG|@DIGEST]`; no tag is `latest`.
+
+        In `dir:`, the registry is the deepest directory on the path that holds `v2/`. Raises UsageError.
+        """
+        body, at, digest = text.partition("@")
+        head, slash, last = body.rpartition("/")
+        last, colon, tag = last.partition(":")
+        if not slash or not last:
+            raise UsageError(f"{text!r} is not a reference; write HOST/NAME:TAG or dir:PATH/NAME:TAG")
+        if at and not is_digest(digest):
+            raise UsageError(f"{text!r}: what stands after @ is not a sha256 digest")
+        reference = digest if at else check_tag(tag) if colon else "latest"
+        if head.startswith("dir:"):
+            root, names = _split_directory(Path(head.removeprefix("dir:")).expanduser().absolute(), [last])
+            return cls(RegistryUrl(RegistryKind.DIR, path=root), check_name("/".join(names)), reference)
+        host, _, above = head.removeprefix("docker://").partition("/")
+        registry = RegistryUrl.parse(f"docker://{host}")
+        return cls(registry, check_name(f"{above}/{last}" if above else last), reference)
+
+    def __str__(self) -> str:
+        return format_reference(str(self.registry).removeprefix("docker://"), self.name, self.reference)
+
+
+def _split_directory(path: Path, names: list[str]) -> tuple[Path, list[str]]:
+    for root in (path, *path.parents):
+        if (root / "v2").is_dir():
+            return root, [*path.relative_to(root).parts, *names]
+    raise UsageError(f"{path} is not in a static registry: no directory above it holds v2/")
+
+
+def format_reference(address: str, name: str, reference: str) -> str:
+    """A reference as people paste it: `HOST/NAME:TAG`, `HOST/NAME@sha256:…` or with `dir:PATH`."""
+    return f"{address}/{name}{'@' if is_digest(reference) else ':'}{reference}"
+
+
+def is_loopback(host: str) -> bool:
+    """True when `host[:port]` is this machine by its very name: localhost, 127.0.0.0/8 or ::1."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""Places that images are published to, behind one protocol."""
