@@ -1,0 +1,1 @@
+"""Real servers for tests, each started on loopback for one test session and ended with it."""

@@ -1,0 +1,117 @@
+"""A real Gitea on a free loopback port, with an administrator and a token of theirs."""
+
+import json
+import os
+import secrets
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.services.process import Account, answers, free_port, hand_over, private_dir, run, running, unprivileged
+from tests.tools import find, require
+
+ADMIN = "alba"
+_START_SECONDS = 30
+_CONFIG = """\
+RUN_MODE = prod
+WORK_PATH = {home}
+[server]
+HTTP_ADDR = 127.0.0.1
+HTTP_PORT = {port}
+ROOT_URL = {url}/
+DISABLE_SSH = true
+OFFLINE_MODE = true
+{static}
+[database]
+DB_TYPE = sqlite3
+PATH = {home}/gitea.db
+[security]
+INSTALL_LOCK = true
+SECRET_KEY = {secret}
+[repository]
+ROOT = {home}/repos
+[webhook]
+ALLOWED_HOST_LIST = loopback
+DELIVER_TIMEOUT = 10
+[service]
+DISABLE_REGISTRATION = true
+[packages]
+ENABLED = true
+[log]
+LEVEL = Warn
+[cron]
+ENABLED = false
+[actions]
+ENABLED = false
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class GiteaServer:
+    """A running Gitea. `token` has every scope of the administrator `ADMIN`."""
+
+    url: str
+    password: str = field(repr=False)
+    token: str = field(repr=False)
+
+    @property
+    def host(self) -> str:
+        """Host and port, where it is an OCI registry too."""
+        return self.url.removeprefix("http://")
+
+    def clone_url(self, owner: str, name: str) -> str:
+        """An address that `git push` may use without asking for a password."""
+        return f"http://{ADMIN}:{self.token}@{self.host}/{owner}/{name}.git"
+
+    def api(self, method: str, path: str, body: dict[str, object] | None = None) -> object:
+        """Call `/api/v1{path}` as the administrator. Raises urllib's HTTPError for a status of 400 and above."""
+        request = urllib.request.Request(
+            f"{self.url}/api/v1{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"token {self.token}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=_START_SECONDS) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+
+def _static_root() -> str:
+    share = Path(find("gitea")).resolve().parent.parent / "share/gitea"
+    return f"STATIC_ROOT_PATH = {share}" if share.is_dir() else ""
+
+
+def _write_config(home: Path, port: int, account: Account) -> Path:
+    config = home / "app.ini"
+    values = {"home": home, "port": port, "url": f"http://127.0.0.1:{port}", "static": _static_root()}
+    config.write_text(_CONFIG.format(secret=secrets.token_hex(32), **values))
+    hand_over(config, account)
+    return config
+
+
+@pytest.fixture(scope="session")
+def gitea() -> Iterator[GiteaServer]:
+    """One Gitea for the session: a test makes repos of its own, under names of its own."""
+    require("gitea", "git")
+    account = unprivileged()
+    with private_dir("gitea", account) as home:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        config = _write_config(home, port, account)
+        env = {"PATH": os.environ["PATH"], "HOME": str(home), "USER": "nobody"}
+        command = [find("gitea"), "--config", str(config)]
+
+        def admin(*arguments: str) -> str:
+            return run([*command, "admin", "user", *arguments], account=account, env=env)
+
+        with running(
+            [*command, "web"], log=home / "log", ready=answers(f"{url}/api/healthz"), account=account, env=env
+        ):
+            password = secrets.token_urlsafe(16)
+            admin("create", "--admin", f"--username={ADMIN}", f"--password={password}", f"--email={ADMIN}@example.org",
+                  "--must-change-password=false")  # fmt: skip
+            token = admin("generate-access-token", f"--username={ADMIN}", "--token-name=tests", "--scopes=all", "--raw")
+            yield GiteaServer(url, password, token.strip())

@@ -1,0 +1,73 @@
+"""A throwaway PostgreSQL cluster on a Unix socket, and a fresh database in it for each test."""
+
+import signal
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.services.process import private_dir, run, running, unprivileged
+from tests.tools import find, require
+
+USER = "albatros"
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresCluster:
+    """A running cluster: `connect` is for its superuser, who needs no password."""
+
+    socket_dir: Path
+
+    def url(self, database: str) -> str:
+        """A database's URL for SQLAlchemy, as `[database] url` takes it."""
+        return f"postgresql+psycopg://{USER}@/{database}?host={self.socket_dir}"
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        return psycopg.connect(host=str(self.socket_dir), user=USER, dbname=database, autocommit=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster() -> Iterator[PostgresCluster]:
+    """A PostgreSQL server for the whole session (one for each process of pytest-xdist)."""
+    require("postgresql")
+    account = unprivileged("postgres")
+    with private_dir("pg", account) as home:
+        data = home / "data"
+        run(
+            [find("initdb"), "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
+            account=account,
+        )
+        # A cluster that nobody keeps needs no fsync: it is most of the time of small transactions.
+        options = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(home),
+            "fsync": "off",
+            "max_connections": "200",
+        }
+        command = [find("postgres"), "-D", str(data), *(f"--{name}={value}" for name, value in options.items())]
+        cluster = PostgresCluster(home)
+
+        def ready() -> bool:
+            try:
+                cluster.connect().close()
+            except psycopg.OperationalError:
+                return False
+            return True
+
+        # SIGINT is PostgreSQL's fast shutdown: it does not wait for a test's forgotten connection.
+        with running(command, log=home / "log", ready=ready, account=account, stop_with=signal.SIGINT):
+            yield cluster
+
+
+@pytest.fixture
+def postgres_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
+    """The URL of an empty database that is dropped after the test."""
+    name = f"t_{uuid.uuid4().hex}"
+    with postgres_cluster.connect() as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield postgres_cluster.url(name)
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
