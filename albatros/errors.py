@@ -76,12 +76,28 @@ class ConflictError(AlbatrosError):
     title = "Conflict"
 
 
+class LogGapError(ConflictError):
+    """A piece of log came before an earlier one: `expected` is the number to send next."""
+
+    def __init__(self, expected: int, detail: str) -> None:
+        super().__init__(detail)
+        self.expected = expected
+
+
 class GoneError(AlbatrosError):
     """The thing was there and is closed for good."""
 
     slug = "gone"
     status = HTTPStatus.GONE
     title = "Gone"
+
+
+class ProtocolError(AlbatrosError):
+    """A runner and the server speak different versions of the runner protocol."""
+
+    slug = "protocol"
+    status = HTTPStatus.UPGRADE_REQUIRED
+    title = "Protocol version differs"
 
 
 class TooLargeError(AlbatrosError):
@@ -114,6 +130,14 @@ class DatabaseUnavailableError(AlbatrosError):
     slug = "database"
     status = HTTPStatus.SERVICE_UNAVAILABLE
     title = "Database unavailable"
+
+
+class OverloadedError(AlbatrosError):
+    """So much waits already that nothing more is taken; the same call may go through later."""
+
+    slug = "overloaded"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    title = "Too much work waits"
 
 
 class ImageError(AlbatrosError):

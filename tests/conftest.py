@@ -6,6 +6,7 @@ __all__ = ["needs", "require"]
 
 pytest_plugins = [
     "tests.skips",
+    "tests.services.databases",
     "tests.services.postgres",
     "tests.services.registry",
     "tests.services.gitea_server",

@@ -1,4 +1,4 @@
-"""What every forge can do, and the values it speaks in. A forge's base URL comes from the settings, never from a payload."""
+"""What every forge can do. A forge's base URL comes from the settings and the repo's name, never from a payload."""
 
 from __future__ import annotations
 
@@ -6,47 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from albatros.domain.states import BuildState, Trigger
-
-ZERO_COMMIT = "0" * 40
-
-
-@dataclass(frozen=True, slots=True)
-class RepoInfo:
-    """A git project as its forge describes it."""
-
-    owner: str
-    name: str
-    private: bool
-    default_branch: str
-
-    @property
-    def full_name(self) -> str:
-        return f"{self.owner}/{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class HeadMoved:
-    """A ref that points elsewhere now; `after` is None when it was deleted, `before` when it is new or not known."""
-
-    ref: str
-    before: str | None
-    after: str | None
-    trigger: Trigger
-    author: str = ""
-    title: str = ""
-    trusted: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """A webhook, verified and read. Without `moves`, `ignored` says why there is nothing to build."""
-
-    delivery_id: str
-    event: str
-    repo: RepoInfo | None
-    moves: tuple[HeadMoved, ...] = ()
-    ignored: str = ""
+from albatros.domain.inbound import Head, Inbound, RepoInfo
+from albatros.domain.states import BuildState
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +39,7 @@ class Forge(Protocol):
         ...
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> None:
-        """Check the signature over the raw body in constant time; raise UnauthorizedError. Header names are lower case."""
+        """Check the signature over the raw body in constant time; raise UnauthorizedError. Header names are lower."""
         ...
 
     def parse(self, headers: Mapping[str, str], body: bytes) -> Inbound:
@@ -97,6 +58,10 @@ class Forge(Protocol):
         """Every branch and tag with the commit it points to."""
         ...
 
+    def head(self, owner: str, name: str, ref: str) -> Head | None:
+        """The commit that one branch or tag points to; None when the repo has no such ref."""
+        ...
+
     def clone_source(self, owner: str, name: str) -> CloneSource:
         """The address and credential for a runner."""
         ...
@@ -104,3 +69,21 @@ class Forge(Protocol):
     def post_status(self, owner: str, name: str, status: CommitStatus) -> None:
         """Make the commit show this status under its context, whatever it showed before."""
         ...
+
+
+_WORDS = {
+    BuildState.QUEUED: "pending",
+    BuildState.EVALUATING: "pending",
+    BuildState.RUNNING: "pending",
+    BuildState.PUBLISHING: "pending",
+    BuildState.SUCCEEDED: "success",
+    BuildState.FAILED: "failure",
+    BuildState.ERRORED: "error",
+    BuildState.CANCELLED: "error",
+    BuildState.SUPERSEDED: "error",
+}
+
+
+def status_word(state: BuildState) -> str:
+    """The word of Gitea's commit-status API for a state (`CommitStatusState` in its modules/commitstatus)."""
+    return _WORDS[state]

@@ -1,0 +1,116 @@
+"""Commit statuses that are due: one row for each (repo, commit, context), written in the transaction that made it due.
+
+A row is due while `sent` is behind `version`. Whoever posts it holds it by a lease, and marks it sent only when the
+version it posted is still the newest, so that the last state always wins. A newer Build's row is never taken back by
+an older Build of the same commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from albatros.db.models import StatusReport
+from albatros.db.queue import changed
+from albatros.db.session import now
+from albatros.db.upsert import insert
+from albatros.domain.refs import one_line
+from albatros.domain.states import BuildState
+
+AGGREGATE = "albatros"
+CONTEXT_LENGTH = 255
+DESCRIPTION_LENGTH = 140
+
+
+@dataclass(frozen=True, slots=True)
+class StatusWish:
+    """What a commit should show under one context."""
+
+    context: str
+    state: BuildState
+    description: str
+    target_path: str
+
+
+def put_status(session: Session, repo_id: int, commit: str, build_id: int, wish: StatusWish) -> None:
+    """Make a status due, in the caller's transaction; nothing happens when a newer Build has the context already."""
+    at = now()
+    statement = insert(session, StatusReport).values(
+        repo_id=repo_id,
+        commit=commit,
+        context=one_line(wish.context, CONTEXT_LENGTH),
+        build_id=build_id,
+        state=wish.state,
+        description=one_line(wish.description, DESCRIPTION_LENGTH),
+        target_path=wish.target_path,
+        version=1,
+        sent=0,
+        tries=0,
+        error="",
+        next_try_at=at,
+    )
+    newest = statement.excluded
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["repo_id", "commit", "context"],
+            set_={
+                "build_id": newest.build_id,
+                "state": newest.state,
+                "description": newest.description,
+                "target_path": newest.target_path,
+                "version": StatusReport.version + 1,
+                "tries": 0,
+                "error": "",
+                "next_try_at": at,
+            },
+            where=StatusReport.build_id <= newest.build_id,
+        )
+    )
+
+
+def statuses_of(session: Session, repo_id: int, commit: str) -> Sequence[StatusReport]:
+    """Every status of a commit, oldest first."""
+    statement = select(StatusReport).where(StatusReport.repo_id == repo_id, StatusReport.commit == commit)
+    return session.scalars(statement.order_by(StatusReport.id)).all()
+
+
+def claim_status(session: Session, holder: str, lease: timedelta) -> StatusReport | None:
+    """Hold the status that is due longest."""
+    at = now()
+    due = (
+        select(StatusReport)
+        .where(StatusReport.sent < StatusReport.version, StatusReport.next_try_at <= at)
+        .where(or_(StatusReport.lease_until.is_(None), StatusReport.lease_until < at))
+        .order_by(StatusReport.next_try_at, StatusReport.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=StatusReport)
+    )
+    report = session.scalars(due).first()
+    if report is not None:
+        report.holder, report.lease_until = holder, at + lease
+        report.tries += 1
+    return report
+
+
+def finish_status(session: Session, report: StatusReport, *, sent: bool, error: str, next_try_at: datetime) -> bool:
+    """Let go of a claimed status; False when its state changed meanwhile, or its lease went to somebody else.
+
+    `sent` marks the claimed version as done with (an `error` beside it says that it was given up).
+    """
+    held = update(StatusReport).where(StatusReport.id == report.id, StatusReport.holder == report.holder)
+    outcome = held.where(StatusReport.version == report.version).values(
+        sent=report.version if sent else StatusReport.sent,
+        error=error,
+        next_try_at=next_try_at,
+        holder=None,
+        lease_until=None,
+    )
+    if changed(session, outcome.execution_options(synchronize_session=False)):
+        return True
+    overtaken = held.values(holder=None, lease_until=None, next_try_at=now())
+    session.execute(overtaken.execution_options(synchronize_session=False))
+    return False

@@ -1,0 +1,81 @@
+"""Names that come from outside: refs, commits, owners and repo names, and text that people wrote.
+
+The rules for refs are those of git-check-ref-format(1), with branches and tags only, so that a checked name is safe
+as an argument, a path and a part of a URL once it is quoted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from albatros.errors import BadInputError
+
+BRANCH_PREFIX = "refs/heads/"
+TAG_PREFIX = "refs/tags/"
+MAX_REF = 1024
+MAX_NAME = 100
+ZERO_COMMIT = "0" * 40
+
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
+# Control characters, space, and what git itself gives a meaning to.
+_REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+
+
+def is_commit(text: str) -> bool:
+    """True for a full object id (SHA-1 or SHA-256) that is not the zero id."""
+    return bool(_COMMIT.fullmatch(text)) and text.strip("0") != ""
+
+
+def is_ref(text: str) -> bool:
+    """True for a full branch or tag ref that git would accept."""
+    if len(text.encode("utf-8", "replace")) > MAX_REF or not text.startswith((BRANCH_PREFIX, TAG_PREFIX)):
+        return False
+    if _REF_FORBIDDEN.search(text) or _CONTROL.search(text) or text.endswith((".", "/")):
+        return False
+    short = text.removeprefix(BRANCH_PREFIX).removeprefix(TAG_PREFIX)
+    parts = text.split("/")
+    return not short.startswith("-") and not any(p.startswith(".") or p.endswith(".lock") for p in parts)
+
+
+def check_ref(text: str) -> str:
+    """The ref as it is. Raises BadInputError."""
+    if not is_ref(text):
+        raise BadInputError(f"{one_line(text, 80)!r} is no ref of a branch or tag that git accepts")
+    return text
+
+
+def check_commit(text: str) -> str:
+    """The full object id as it is. Raises BadInputError."""
+    if not is_commit(text):
+        raise BadInputError(f"{one_line(text, 80)!r} is no full commit id (40 hexadecimal digits)")
+    return text
+
+
+def check_full_name(text: str) -> tuple[str, str]:
+    """Split `owner/name`. Raises BadInputError."""
+    owner, slash, name = text.partition("/")
+    if not slash or not all(_is_name(part) for part in (owner, name)):
+        raise BadInputError(
+            f"{one_line(text, 80)!r} is no repo's name: OWNER/NAME of letters, digits, '.', '_' and '-'"
+        )
+    return owner, name
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= MAX_NAME and bool(_NAME.fullmatch(text)) and text not in {".", ".."}
+
+
+def matches_any(full_name: str, globs: Iterable[str]) -> bool:
+    """True when one of the globs (`alba/*`) covers `owner/name`."""
+    return any(fnmatchcase(full_name, glob) for glob in globs)
+
+
+def one_line(text: str, limit: int) -> str:
+    """The first line of what somebody wrote, without control characters, at most `limit` characters."""
+    lines = text[: limit * 4].strip().splitlines()
+    line = _CONTROL.sub(" ", lines[0]).strip() if lines else ""
+    return line if len(line) <= limit else line[: limit - 1] + "…"
