@@ -73,7 +73,7 @@ def read(database: Database, store: LogStore, attempt_id: str, start: int, lengt
         data = _from_rows(session, attempt_id, start, stop)
         digest = _sealed_digest(session, attempt_id)
     if digest is None:
-        if start < end and not data:
+        if start < min(end, stop) and not data:
             raise NotFoundError(f"the log of attempt {attempt_id} is older than retention.logs_days and was taken away")
         return data
     with store.open(digest) as file:
