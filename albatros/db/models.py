@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime
 from enum import StrEnum
 
@@ -20,9 +21,13 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.exc import SAWarning
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, PublicationState, Reason, Trigger
+
+# A column named `registry` hides the class's own `registry`, which nothing here reads.
+warnings.filterwarnings("ignore", message="Attribute name 'registry' should be left reserved", category=SAWarning)
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
 ShortText = String(255)
@@ -60,6 +65,8 @@ class Repo(Base):
     default_branch: Mapped[str] = mapped_column(ShortText)
     allowed: Mapped[bool] = mapped_column(default=False)
     """Added by an operator with `albatros repo add`; the forge's own `repos` globs allow more."""
+    heads_known: Mapped[bool] = mapped_column(default=False)
+    """Its heads were compared with the forge's once: an unknown ref is a new one, not one from before Albatros."""
     next_number: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime]
 
@@ -108,6 +115,7 @@ class Build(Base):
     __table_args__ = (
         UniqueConstraint("repo_id", "number"),
         Index(None, "repo_id", "ref", "id"),
+        Index(None, "repo_id", "commit"),
         Index("ix_builds_open", "state", postgresql_where=text("ended_at IS NULL"), sqlite_where=text("ended_at IS NULL")),
     )
 
@@ -130,12 +138,15 @@ class Build(Base):
     """Unix seconds, as evaluation reported it: `created` of its images."""
     config: Mapped[str | None] = mapped_column(LongText)
     """The `.albatros.toml` in force, as text."""
-    delivery_id: Mapped[int | None] = mapped_column(ForeignKey("deliveries.id"))
+    delivery_id: Mapped[int | None] = mapped_column(ForeignKey("deliveries.id"), index=True)
     rerun_of: Mapped[int | None] = mapped_column(ForeignKey("builds.id"))
-    assemblies: Mapped[int] = mapped_column(default=0)
-    """Tries at assembling its images."""
+    assembled: Mapped[bool] = mapped_column(default=False)
+    """Its Images and Publications are rows."""
     not_before: Mapped[datetime | None]
     """The publisher leaves it alone until then, after a try at assembling that may be repeated."""
+    holder: Mapped[str | None] = mapped_column(String(64))
+    """The server that assembles its images."""
+    lease_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
@@ -215,6 +226,7 @@ class Attempt(Base):
     nix_version: Mapped[str] = mapped_column(ShortText, default="")
     result: Mapped[dict[str, object] | None] = mapped_column(JSON)
     log_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    uploaded_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     log_digest: Mapped[str | None] = mapped_column(String(80))
     """The sealed log in the store; None while its pieces are rows."""
     created_at: Mapped[datetime]

@@ -1,0 +1,1 @@
+"""Executors: where Jobs run."""

@@ -1,0 +1,252 @@
+"""Assemble: from the outputs of a Build to images in the store, with a Publication for each registry and tag.
+
+Nothing is believed: archives are read, platforms and digests computed here. The blobs come first, then one transaction
+makes every row; killed before it, the work is done again with the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from albatros.db import blobs, queue
+from albatros.db.layers import RepoLayerCache
+from albatros.db.models import Artifact, Build, Image, ImageBlob, Job, Publication
+from albatros.db.session import Database, now
+from albatros.db.signals import Signals, Topic
+from albatros.domain import repo_config
+from albatros.domain.plan import ImagePart, PlannedImage, plan_images
+from albatros.domain.platforms import Platform, PlatformHints
+from albatros.domain.publishing import Destination, Origin, RegistryRule, destinations
+from albatros.domain.references import parse_digest
+from albatros.domain.states import BuildState, PublicationState, Reason
+from albatros.errors import AlbatrosError, EvaluationError, ImageError, StoreError, TooLargeError
+from albatros.flows import progress
+from albatros.images.assemble import AssembleOptions, assemble
+from albatros.images.base import Source
+from albatros.images.model import Image as OciImage
+from albatros.log import get_logger
+from albatros.settings import Settings
+from albatros.store.base import BlobStore
+
+log = get_logger(__name__)
+LEASE = timedelta(minutes=2)
+RETRY_AFTER = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A file in the store that becomes one platform."""
+
+    plan: ImagePart
+    attribute: str
+    artifact: Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class _Assembled:
+    plan: PlannedImage
+    image: OciImage
+    destinations: tuple[Destination, ...]
+
+
+class Assembler:
+    """Makes the images of Builds, one Build at a time."""
+
+    def __init__(self, database: Database, store: BlobStore, signals: Signals, settings: Settings, holder: str) -> None:
+        self._database = database
+        self._store = store
+        self._signals = signals
+        self._settings = settings
+        self.holder = holder
+
+    def claim(self) -> Build | None:
+        """Hold a Build whose images are due; renew with `renew` while `assemble` runs."""
+        with self._database.write() as session:
+            return queue.claim_assembly(session, self.holder, LEASE)
+
+    def renew(self, build: Build) -> bool:
+        """Hold the Build for longer; False when another server took it."""
+        with self._database.write() as session:
+            return queue.renew(session, Build, [build.id], self.holder, LEASE)
+
+    def assemble(self, build: Build) -> None:
+        """Make every image of a claimed Build, and the rows of what is to be published."""
+        try:
+            assembled = [self._assemble_one(build, image) for image in self._plan(build)]
+            _refuse_shared_names(assembled)
+        except (ImageError, EvaluationError, TooLargeError) as error:
+            self._fail(build, error)
+            return
+        except (StoreError, OSError) as error:
+            self._postpone(build, error)
+            return
+        self._commit(build, assembled)
+        self._signals.notify(Topic.PUBLISHER, Topic.REPORTER, Topic.WATCHERS)
+
+    def _plan(self, build: Build) -> tuple[PlannedImage, ...]:
+        with self._database.read() as session:
+            jobs = (
+                session.execute(
+                    select(Job.id, Job.attributes).where(Job.build_id == build.id, Job.drv_path.is_not(None))
+                )
+                .tuples()
+                .all()
+            )
+            statement = (
+                select(Artifact.job_id)
+                .join(Job)
+                .where(Job.build_id == build.id, Artifact.kind == progress.IMAGE_ARCHIVE)
+            )
+            with_image = set(session.scalars(statement))
+        attributes = frozenset(attribute for job_id, names in jobs if job_id in with_image for attribute in names)
+        return plan_images(repo_config.parse(build.config), build.repo.name, jobs, attributes)
+
+    def _assemble_one(self, build: Build, plan: PlannedImage) -> _Assembled:
+        parts = self._parts(plan)
+        cache = RepoLayerCache(self._database, build.repo_id)
+        image = assemble([self._source(part) for part in parts], self._store, cache, self._options(build))
+        missing = {str(Platform.parse(text)) for text in plan.config.platforms} - {str(p) for p in image.platforms}
+        if missing:
+            raise ImageError(
+                f"image {plan.config.name} has no {', '.join(sorted(missing))}, which .albatros.toml asks for"
+            )
+        return _Assembled(plan, image, destinations(plan, _origin(build), self._rules()))
+
+    def _parts(self, plan: PlannedImage) -> list[_Part]:
+        with self._database.read() as session:
+            return [self._part(session, plan, part) for part in plan.parts]
+
+    def _part(self, session: Session, plan: PlannedImage, part: ImagePart) -> _Part:
+        attribute = f"packages.{part.attribute_system}.{plan.config.output}"
+        artifact = session.scalars(
+            select(Artifact).where(
+                Artifact.job_id == part.job_id, Artifact.output == "out", Artifact.path == (part.binary or "")
+            )
+        ).first()
+        if artifact is None:
+            what = f"no file {part.binary!r}" if part.binary else "no output that was kept"
+            raise ImageError(
+                f"image {plan.config.name}: {attribute} has {what}; check [images.{plan.config.name}] in .albatros.toml"
+            )
+        if artifact.kind == "directory-tar":
+            raise ImageError(
+                f"image {plan.config.name}: {attribute} is a directory, not an image archive; "
+                f"name the program in it with `binary` in [images.{plan.config.name}] of .albatros.toml"
+            )
+        return _Part(part, attribute, artifact)
+
+    def _source(self, part: _Part) -> Source:
+        digest = parse_digest(part.artifact.digest)
+        return Source(
+            label=part.attribute,
+            open=lambda: self._store.open(digest),
+            size=part.artifact.size,
+            hints=PlatformHints(system=part.plan.attribute_system),
+            entrypoint=f"/{part.plan.binary}" if part.plan.binary else "/bin/app",
+        )
+
+    def _options(self, build: Build) -> AssembleOptions:
+        created = datetime.fromtimestamp(build.commit_time, UTC) if build.commit_time is not None else None
+        annotations = {"revision": build.commit}
+        forge = next((forge for forge in self._settings.forges if forge.name == build.repo.forge), None)
+        if forge is not None and forge.url.startswith(("http://", "https://")):
+            annotations["source"] = f"{forge.url.rstrip('/')}/{build.repo.full_name}"
+        if build.ref.startswith("refs/tags/"):
+            annotations["version"] = build.ref.removeprefix("refs/tags/")
+        return AssembleOptions(annotations=annotations, created=created, max_size=self._settings.limits.output_bytes)
+
+    def _rules(self) -> list[RegistryRule]:
+        return [
+            RegistryRule(item.name, item.public, item.names, item.repos, item.refs, item.required)
+            for item in self._settings.registries
+        ]
+
+    def _commit(self, build: Build, assembled: Sequence[_Assembled]) -> None:
+        with self._database.write() as session:
+            row = session.get_one(Build, build.id)
+            if row.state is not BuildState.PUBLISHING or row.assembled or row.holder != self.holder:
+                log.info("a build moved on while its images were assembled", build=build.id, state=row.state)
+                return
+            row.assembled, row.holder, row.lease_until = True, None, None
+            for item in assembled:
+                _add_rows(session, row, item)
+            progress.settle_publications(session, row)
+
+    def _fail(self, build: Build, error: AlbatrosError) -> None:
+        with self._database.write() as session:
+            row = session.get_one(Build, build.id)
+            if row.state is BuildState.PUBLISHING and row.holder == self.holder:
+                progress.move_build(session, row, BuildState.FAILED, Reason.BUILD_FAILED, error.detail)
+        self._signals.notify(Topic.REPORTER, Topic.WATCHERS)
+
+    def _postpone(self, build: Build, error: Exception) -> None:
+        """The store's fault is not the commit's: say so on the Build, and try again until it works."""
+        log.error(
+            "images cannot be assembled now", build=build.id, error=str(error), next_try_seconds=RETRY_AFTER.seconds
+        )
+        with self._database.write() as session:
+            row = session.get_one(Build, build.id)
+            if row.holder == self.holder:
+                row.message = f"waiting to assemble its images: {error}"[: progress.MAX_MESSAGE]
+                row.holder, row.lease_until, row.not_before = None, None, now() + RETRY_AFTER
+
+
+def _origin(build: Build) -> Origin:
+    repo = build.repo
+    return Origin(
+        repo.owner, repo.name, repo.private, build.ref, build.commit, repo.default_branch, build.trigger, build.trusted
+    )
+
+
+def _refuse_shared_names(assembled: Sequence[_Assembled]) -> None:
+    taken: dict[tuple[str, str], str] = {}
+    for item in assembled:
+        for destination in item.destinations:
+            other = taken.setdefault((destination.registry, destination.name), item.plan.config.name)
+            if other != item.plan.config.name:
+                _refuse(destination, other, item.plan.config.name)
+
+
+def _refuse(destination: Destination, one: str, other: str) -> NoReturn:
+    raise ImageError(
+        f"images {one} and {other} would both be {destination.name} on {destination.registry}; "
+        "give one a `name` in .albatros.toml"
+    )
+
+
+def _add_rows(session: Session, build: Build, item: _Assembled) -> None:
+    every = list(item.image.all_blobs())
+    image = Image(
+        build_id=build.id,
+        name=item.plan.config.name,
+        digest=str(item.image.digest),
+        size=sum(blob.size for blob in every),
+        platforms=[str(platform) for platform in item.image.platforms],
+        created_at=now(),
+    )
+    session.add(image)
+    for blob in every:
+        blobs.record(session, build.repo_id, blob.digest, blob.size)
+    session.flush()
+    session.add_all(ImageBlob(image_id=image.id, digest=str(blob.digest)) for blob in dict.fromkeys(every))
+    session.add_all(
+        Publication(
+            image_id=image.id,
+            registry=destination.registry,
+            name=destination.name,
+            tag=tag,
+            required=destination.required,
+            state=PublicationState.PENDING,
+            next_try_at=now(),
+            created_at=now(),
+        )
+        for destination in item.destinations
+        for tag in destination.tags
+    )
+    session.flush()

@@ -1,0 +1,40 @@
+"""Cancel: end a Build now, and have its runners stop at their next heartbeat."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from albatros.db.models import Build, Image, Job, Publication
+from albatros.db.session import Database, now
+from albatros.db.signals import Signals, Topic
+from albatros.domain.states import OPEN_JOBS, BuildState, JobState, PublicationState, Reason, is_end
+from albatros.errors import ConflictError, NotFoundError
+from albatros.flows import progress
+from albatros.flows.attempts import ask_to_stop
+
+
+def cancel(database: Database, signals: Signals, build_id: int, *, by: str) -> Build:
+    """Cancel an open Build. Raises NotFoundError; ConflictError when it has ended already."""
+    with database.write() as session:
+        build = session.get(Build, build_id)
+        if build is None:
+            raise NotFoundError(f"there is no build {build_id}")
+        if is_end(build.state):
+            raise ConflictError(f"build {build_id} has ended already ({build.state})")
+        message = f"cancelled by {by}"
+        progress.move_build(session, build, BuildState.CANCELLED, Reason.CANCELLED, message)
+        ask_to_stop(session, build_id, Reason.CANCELLED)
+        idle = (JobState.WAITING, JobState.QUEUED)
+        for job in session.scalars(select(Job).where(Job.build_id == build_id, Job.state.in_(OPEN_JOBS))):
+            if job.state in idle:
+                progress.end_job(session, job, JobState.CANCELLED, Reason.CANCELLED, message)
+        pending = (
+            select(Publication)
+            .join(Image)
+            .where(Image.build_id == build_id, Publication.state == PublicationState.PENDING)
+        )
+        for publication in session.scalars(pending):
+            publication.state, publication.reason = PublicationState.FAILED, Reason.CANCELLED
+            publication.message, publication.ended_at = message, now()
+    signals.notify(Topic.SCHEDULER, Topic.REPORTER, Topic.WATCHERS)
+    return build

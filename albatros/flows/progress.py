@@ -1,0 +1,108 @@
+"""How a Build and its Jobs move: each move with its event and commit status, in the caller's transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from albatros.db import events, queue
+from albatros.db.models import Artifact, Build, Image, Job, Publication
+from albatros.db.session import now
+from albatros.domain import repo_config
+from albatros.domain.states import (
+    INFRASTRUCTURE_REASONS,
+    BuildState,
+    JobKind,
+    JobState,
+    PublicationState,
+    Reason,
+    is_end,
+)
+from albatros.flows import report
+
+IMAGE_ARCHIVE = "image-archive"
+MAX_MESSAGE = 8 << 10
+
+
+def move_build(session: Session, build: Build, to: BuildState, reason: Reason | None = None, message: str = "") -> None:
+    """Move a Build with its times, event and commit status. Raises ConflictError when it was moved meanwhile."""
+    queue.move_build(session, build, to)
+    if to is BuildState.EVALUATING and build.started_at is None:
+        build.started_at = now()
+    if is_end(to):
+        build.ended_at = now()
+    build.reason, build.message = reason, message[:MAX_MESSAGE]
+    events.emit(session, build, f"build.{to}", number=build.number, reason=reason, message=build.message[:500])
+    report.request_status(session, build)
+
+
+def end_job(session: Session, job: Job, to: JobState, reason: Reason | None = None, message: str = "") -> None:
+    """End a Job, then queue or skip what needs it, then end its Build if nothing is left."""
+    queue.move_job(session, job, to)
+    job.ended_at = now()
+    job.reason, job.message = reason, message[:MAX_MESSAGE]
+    emit_job(session, job)
+    session.flush()
+    if to is JobState.SUCCEEDED:
+        queue.release_dependents(session, job)
+    elif to is JobState.FAILED:
+        report.request_job_status(session, job)
+        queue.skip_dependents(session, job, f"{job.name} failed, which this needs")
+    if job.build.state is BuildState.RUNNING or to is JobState.FAILED:
+        settle_build(session, job.build)
+
+
+def emit_job(session: Session, job: Job) -> None:
+    """Record a Job's new state for whoever watches."""
+    events.emit(session, job.build, f"job.{job.state}", job=job.id, name=job.name, reason=job.reason)
+
+
+def settle_build(session: Session, build: Build) -> None:
+    """When every Job of a Build is done: fail it, or have its images published, or end it well."""
+    if is_end(build.state) or queue.jobs_left(session, build.id):
+        return
+    failed = session.scalars(
+        select(Job).where(Job.build_id == build.id, Job.state == JobState.FAILED).order_by(Job.ended_at, Job.id)
+    ).all()
+    if failed:
+        _fail_build(session, build, list(failed))
+    elif queue.jobs_cancelled(session, build.id):
+        move_build(session, build, BuildState.CANCELLED, Reason.CANCELLED, "a Job of it was stopped")
+    elif _has_images(session, build):
+        move_build(session, build, BuildState.PUBLISHING)
+    else:
+        move_build(session, build, BuildState.SUCCEEDED)
+
+
+def _fail_build(session: Session, build: Build, failed: list[Job]) -> None:
+    at_fault = [job for job in failed if job.reason not in INFRASTRUCTURE_REASONS]
+    first = (at_fault or failed)[0]
+    others = f" ({len(failed) - 1} more failed)" if len(failed) > 1 else ""
+    state = BuildState.FAILED if at_fault else BuildState.ERRORED
+    subject = "evaluation" if first.kind is JobKind.EVALUATION else ", ".join(first.attributes[:3])
+    move_build(session, build, state, first.reason, f"{subject}: {first.message}{others}")
+
+
+def _has_images(session: Session, build: Build) -> bool:
+    if repo_config.parse(build.config).images:
+        return True
+    archive = select(Artifact.id).join(Job).where(Job.build_id == build.id, Artifact.kind == IMAGE_ARCHIVE)
+    return session.scalar(archive.limit(1)) is not None
+
+
+def settle_publications(session: Session, build: Build) -> None:
+    """When every required Publication of a Build has ended: end the Build."""
+    session.flush()
+    if build.state is not BuildState.PUBLISHING or queue.open_publications(session, build.id):
+        return
+    failed = session.scalars(
+        select(Publication)
+        .join(Image, Image.id == Publication.image_id)
+        .where(Image.build_id == build.id, Publication.required.is_(True), Publication.state == PublicationState.FAILED)
+        .order_by(Publication.id)
+    ).first()
+    if failed is None:
+        move_build(session, build, BuildState.SUCCEEDED)
+        return
+    message = f"{failed.name}:{failed.tag} could not be published to {failed.registry}: {failed.message}"
+    move_build(session, build, BuildState.FAILED, Reason.PUBLICATION_FAILED, message)

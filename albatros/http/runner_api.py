@@ -1,0 +1,190 @@
+"""What runners call: claim, heartbeat, log, blobs, result; with the Attempt's token and the runner's nonce.
+
+The protocol is described in docs/reference/runner-protocol.md. A runner is as hostile as the repo that it builds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from albatros.db import logs
+from albatros.db.signals import Topic
+from albatros.domain.references import Blob, parse_digest
+from albatros.errors import (
+    BadInputError,
+    ProtocolError,
+    TooLargeError,
+    UnauthorizedError,
+)
+from albatros.flows import attempts
+from albatros.http.deps import AppContext, context_of
+from albatros.store.base import BlobWriter
+
+router = APIRouter(include_in_schema=False)
+MAX_JSON = 16 << 20
+MAX_LOG_PIECE = 64 << 10
+WRITE_SIZE = 1 << 20
+MAX_QUERIED = 1000
+_NONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
+Context = Annotated[AppContext, Depends(context_of)]
+Nonce = Annotated[str, Header(alias="x-albatros-nonce")]
+
+
+def _token(authorization: Annotated[str, Header()] = "") -> str:
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise UnauthorizedError("a runner sends its attempt's token as `Authorization: Bearer …`")
+    return token.strip()
+
+
+Token = Annotated[str, Depends(_token)]
+
+
+@router.get("/runner/albatros-runner.pyz")
+async def zipapp(context: Context) -> Response:
+    """The runner itself."""
+    headers = {"ETag": f'"{context.runner.digest}"', "Cache-Control": "no-cache"}
+    return Response(context.runner.content, media_type="application/zip", headers=headers)
+
+
+@router.post("/runner/v1/claim")
+async def claim(request: Request, context: Context, token: Token) -> dict[str, object]:
+    """Give the Attempt to this runner, and tell it what to do."""
+    body = await _json(request)
+    if body.get("protocol") != attempts.PROTOCOL:
+        raise ProtocolError(
+            f"the runner speaks protocol {str(body.get('protocol'))[:20]}, this server {attempts.PROTOCOL}; "
+            "fetch the runner from the server again"
+        )
+    nonce, host = _nonce(body.get("nonce")), str(body.get("host") or "")
+    return await run_in_threadpool(
+        attempts.claim, context.database, context.settings, context.forges, token, nonce, host
+    )
+
+
+@router.post("/runner/v1/heartbeat")
+async def heartbeat(request: Request, context: Context, token: Token) -> dict[str, object]:
+    """Renew the lease; `stop` says why the runner should end, if it should."""
+    body = await _json(request)
+    lease = context.settings.limits.lease_seconds
+    stop = await run_in_threadpool(attempts.heartbeat, context.database, token, _nonce(body.get("nonce")), lease)
+    return {"lease_seconds": lease, "stop": stop}
+
+
+@router.put("/runner/v1/log/{seq}", status_code=HTTPStatus.NO_CONTENT)
+async def log_piece(seq: int, offset: int, request: Request, context: Context, token: Token, nonce: Nonce) -> Response:
+    """Keep one numbered piece of log; a piece that is there already is not written again."""
+    data = await _body(request, MAX_LOG_PIECE)
+    limit = context.settings.limits.log_bytes
+    if seq < 0 or offset < 0 or offset + len(data) > limit + MAX_LOG_PIECE:
+        raise TooLargeError(f"the log of an attempt has at most {limit} bytes; the runner keeps its head and tail")
+    future = context.writer.submit(
+        lambda session: logs.append(session, attempts.claimed(session, token, nonce).id, seq, offset, data),
+        Topic.WATCHERS,
+    )
+    await asyncio.wrap_future(future)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.post("/runner/v1/blobs/query")
+async def query_blobs(request: Request, context: Context, token: Token) -> dict[str, list[str]]:
+    """Say which of these blobs the runner has to upload."""
+    body = await _json(request)
+    wanted = _blobs(body.get("blobs"))
+    nonce = _nonce(body.get("nonce"))
+    missing = await run_in_threadpool(attempts.missing_blobs, context.database, context.store, token, nonce, wanted)
+    return {"missing": missing}
+
+
+@router.put("/runner/v1/blobs/{digest}", status_code=HTTPStatus.CREATED)
+async def upload_blob(digest: str, request: Request, context: Context, token: Token, nonce: Nonce) -> dict[str, object]:
+    """Keep a blob whose bytes have the digest they were sent under."""
+    expected = parse_digest(digest)
+    most = context.settings.limits.output_bytes
+    limit = await run_in_threadpool(attempts.upload_allowance, context.database, token, nonce, most)
+    if int(request.headers.get("content-length") or 0) > limit:
+        raise TooLargeError(
+            f"the outputs of an attempt have at most {most} bytes; raise limits.output_bytes, or keep less"
+        )
+    with await run_in_threadpool(context.store.writer) as writer:
+        await _receive(request, writer, limit)
+        if writer.digest() != expected:
+            raise BadInputError(f"what was sent as {expected} is {writer.digest()}; nothing was kept, send it again")
+        blob = await run_in_threadpool(writer.commit)
+    future = context.writer.submit(lambda session: attempts.record_upload(session, token, nonce, blob))
+    await asyncio.wrap_future(future)
+    return {"digest": blob.digest, "size": blob.size}
+
+
+@router.post("/runner/v1/result")
+async def result(request: Request, context: Context, token: Token) -> dict[str, object]:
+    """Commit how the Attempt ended."""
+    body = await _json(request)
+    _nonce(body.get("nonce"))
+    await run_in_threadpool(
+        attempts.report_result, context.database, context.store, context.signals, context.settings, token, body
+    )
+    return {}
+
+
+async def _receive(request: Request, writer: BlobWriter, limit: int) -> None:
+    """Write the body in large pieces: a hop to a thread for every packet would cost more than the hashing."""
+    size = 0
+    pending = bytearray()
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise TooLargeError(f"{limit} bytes were left for the outputs of this attempt; nothing was kept")
+        pending += chunk
+        if len(pending) >= WRITE_SIZE:
+            await run_in_threadpool(writer.write, bytes(pending))
+            pending.clear()
+    await run_in_threadpool(writer.write, bytes(pending))
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    data = bytearray()
+    chunks: AsyncIterator[bytes] = request.stream()
+    async for chunk in chunks:
+        data += chunk
+        if len(data) > limit:
+            raise TooLargeError(f"this call takes at most {limit} bytes")
+    return bytes(data)
+
+
+async def _json(request: Request) -> dict[str, object]:
+    try:
+        value = json.loads(await _body(request, MAX_JSON))
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"the body is not JSON: {str(error)[:200]}") from error
+    if not isinstance(value, dict):
+        raise BadInputError("the body is JSON, but not an object")
+    return value
+
+
+def _nonce(value: object) -> str:
+    if not isinstance(value, str) or not _NONCE.fullmatch(value):
+        raise BadInputError("nonce must be 32 lower-case hexadecimal digits")
+    return value
+
+
+def _blobs(value: object) -> list[Blob]:
+    if not isinstance(value, list) or len(value) > MAX_QUERIED:
+        raise BadInputError(f"blobs must be a list of at most {MAX_QUERIED} items")
+    return [_blob(item) for item in value]
+
+
+def _blob(item: object) -> Blob:
+    digest, size = (item.get("digest"), item.get("size")) if isinstance(item, dict) else (None, None)
+    if not isinstance(digest, str) or not isinstance(size, int) or size < 0:
+        raise BadInputError("blobs: an item needs a digest and a size in bytes")
+    return Blob(parse_digest(digest), size)

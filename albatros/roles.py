@@ -1,0 +1,200 @@
+"""The loops of a server. Each claims work, runs one flow, and sleeps until it is woken.
+
+A loop never dies of an error: it says what happened and goes on, more slowly the more often it happens.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+
+from albatros.db.session import Database
+from albatros.db.signals import Signals, Topic
+from albatros.domain.states import AttemptState, Reason
+from albatros.errors import DatabaseUnavailableError
+from albatros.executors.base import Executor, RunnerEnded
+from albatros.flows import attempts, plan, settle
+from albatros.flows.assemble import Assembler
+from albatros.flows.dispatch import Dispatcher
+from albatros.flows.publish import Publisher
+from albatros.images.publish import Observer
+from albatros.log import get_logger
+from albatros.settings import LimitSettings, ShutdownMode
+
+log = get_logger(__name__)
+LONGEST_PAUSE = 30.0
+RENEW_SECONDS = 30.0
+HAND_BACK_SECONDS = 20.0
+DRAIN_PAUSE = 0.1
+
+
+class Role(StrEnum):
+    """What a server process does; `serve --roles` names them."""
+
+    WEB = "web"
+    SCHEDULER = "scheduler"
+    PUBLISHER = "publisher"
+
+
+class Loop:
+    """A thread that calls `step` while it has work, then sleeps until `topic` is notified or `idle` seconds passed."""
+
+    def __init__(self, name: str, signals: Signals, topic: str, step: Callable[[], bool], idle: float) -> None:
+        self._signals = signals
+        self._topic = topic
+        self._step = step
+        self._idle = idle
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the loop to end after its current step."""
+        self._stopping.set()
+        self._signals.notify(self._topic)
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the end, at most `timeout` seconds; True when it came."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            seen = self._signals.seen(self._topic)
+            try:
+                busy = self._step()
+                failures = 0
+            except DatabaseUnavailableError as error:
+                failures += 1
+                log.error("the database does not answer", loop=self._thread.name, error=error.detail)
+                busy = False
+            except Exception:
+                failures += 1
+                log.exception("a step failed and is tried again", loop=self._thread.name)
+                busy = False
+            if failures:
+                self._stopping.wait(min(2.0**failures, LONGEST_PAUSE))
+            elif not busy:
+                self._signals.wait(self._topic, seen, self._idle)
+
+
+class Scheduler:
+    """Plans, dispatches, and hears of runners that ended or fell silent."""
+
+    def __init__(
+        self, database: Database, signals: Signals, dispatcher: Dispatcher, executor: Executor, limits: LimitSettings
+    ) -> None:
+        self._database = database
+        self._signals = signals
+        self._dispatcher = dispatcher
+        self._executor = executor
+        self._limits = limits
+        self._told_to_stop: set[str] = set()
+
+    def step(self) -> bool:
+        """One round; True when there may be more to do at once."""
+        planned = plan.plan_due(self._database, self._signals, self._limits)
+        ended = self._executor.poll()
+        for runner in ended:
+            self._note_end(runner)
+        expired = settle.expire_leases(self._database, self._signals, self._limits)
+        self._stop_unwanted()
+        started = self._dispatcher.dispatch_due()
+        return bool(planned or expired or started or ended)
+
+    def drain(self, mode: ShutdownMode) -> None:
+        """Start nothing new; have running Attempts handed back, or wait for them, while `step` goes on being called."""
+        self._dispatcher.pause()
+        deadline = math.inf
+        if mode is ShutdownMode.HAND_BACK:
+            attempts.hand_back(self._database, self._executor.name)
+            self._signals.notify(Topic.SCHEDULER)
+            deadline = time.monotonic() + HAND_BACK_SECONDS
+        while left := attempts.running(self._database, self._executor.name):
+            if time.monotonic() > deadline:
+                self._kill(left)
+                return
+            time.sleep(DRAIN_PAUSE)
+
+    def _kill(self, left: Collection[str]) -> None:
+        for attempt_id in left:
+            self._executor.stop(attempt_id, kill=True)
+            message = "handed back: its runner did not end in time and was killed"
+            settle.close_attempt(
+                self._database, self._signals, self._limits, attempt_id, AttemptState.HANDED_BACK, None, message
+            )
+
+    def _note_end(self, runner: RunnerEnded) -> None:
+        """A runner that reported has a closed Attempt; for one that died before it could, this speaks."""
+        self._told_to_stop.discard(runner.attempt_id)
+        reason = Reason.OOM if runner.oom else Reason.NODE_LOST
+        message = f"its runner ended ({runner.describe()}) without a report"
+        state = AttemptState.FAILED if runner.oom else AttemptState.LOST
+        settle.close_attempt(self._database, self._signals, self._limits, runner.attempt_id, state, reason, message)
+
+    def _stop_unwanted(self) -> None:
+        """A heartbeat would tell the runner too, up to a third of a lease later."""
+        for attempt_id in attempts.unwanted(self._database) - self._told_to_stop:
+            self._executor.stop(attempt_id, kill=False)
+            self._told_to_stop.add(attempt_id)
+
+
+class PublisherRole:
+    """Assembles images and pushes them; several loops may share one."""
+
+    def __init__(self, assembler: Assembler, publisher: Publisher, observe: Observer) -> None:
+        self._assembler = assembler
+        self._publisher = publisher
+        self._observe = observe
+
+    def step(self) -> bool:
+        """Do what is due first; True when something was."""
+        build = self._assembler.claim()
+        if build is not None:
+            with _renewing(lambda: self._assembler.renew(build)):
+                self._assembler.assemble(build)
+            return True
+        push = self._publisher.claim()
+        if push is not None:
+            with _renewing(lambda: self._publisher.renew(push)):
+                self._publisher.push(push, self._observe)
+            return True
+        return False
+
+
+@contextmanager
+def _renewing(renew: Callable[[], bool]) -> Iterator[None]:
+    """Renew a lease in the background for as long as the block runs."""
+    done = threading.Event()
+
+    def keep() -> None:
+        while not done.wait(RENEW_SECONDS):
+            try:
+                if not renew():
+                    log.warning("a lease was lost: another server took the work over")
+                    return
+            except DatabaseUnavailableError as error:
+                log.warning("a lease could not be renewed", error=error.detail)
+
+    thread = threading.Thread(target=keep, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def stop_all(loops: Sequence[Loop], timeout: float) -> bool:
+    """Ask every loop to end and wait for them, each at most `timeout` seconds; False when one did not."""
+    for loop in loops:
+        loop.stop()
+    return [loop for loop in loops if not loop.join(timeout)] == []
