@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from albatros.domain import media
 from albatros.domain.platforms import Platform
 from albatros.errors import AlbatrosError, ImageError, UsageError
-from albatros.images.base import MEDIA_TYPE_CONFIG, BlobSink, LayerCache, Source
+from albatros.images.base import BlobSink, LayerCache, Source
 from albatros.images.layers import Compression, LayerWriter
 from albatros.images.model import Descriptor, Image, PlatformManifest, canonical_json
 from albatros.images.readers.binary import ELF_MAGIC, read_binary
@@ -104,7 +105,7 @@ def _refuse_duplicates(sources: Sequence[Source], parts: Sequence[ImageParts]) -
 def _manifest(part: ImageParts, sink: BlobSink, created: str, annotations: Mapping[str, str]) -> PlatformManifest:
     data = canonical_json(part.finished_config(created), f"the config of {part.platform}")
     config = sink.put((data,))
-    descriptor = Descriptor(MEDIA_TYPE_CONFIG, config.digest, config.size)
+    descriptor = Descriptor(media.CONFIG, config.digest, config.size)
     return PlatformManifest.build(
         part.platform, descriptor, tuple(layer.descriptor for layer in part.layers), annotations
     )

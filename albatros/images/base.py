@@ -13,12 +13,6 @@ from typing import BinaryIO, Protocol
 from albatros.domain.platforms import PlatformHints
 from albatros.domain.references import Blob, Digest
 
-MEDIA_TYPE_INDEX = "application/vnd.oci.image.index.v1+json"
-MEDIA_TYPE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-MEDIA_TYPE_CONFIG = "application/vnd.oci.image.config.v1+json"
-MAX_MANIFEST = 4 << 20
-"""Largest manifest or index in bytes that registries have to take (distribution spec 1.1, "Pushing manifests")."""
-
 
 class BlobSource(Protocol):
     """Blobs that can be read by digest."""

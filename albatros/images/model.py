@@ -10,15 +10,11 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from albatros.domain import media
 from albatros.domain.platforms import Platform, normal_form
 from albatros.domain.references import Blob, Digest, digest_of, parse_digest
 from albatros.errors import AlbatrosError, ImageError
-from albatros.images.base import (
-    MAX_MANIFEST,
-    MEDIA_TYPE_INDEX,
-    MEDIA_TYPE_MANIFEST,
-    BlobSource,
-)
+from albatros.images.base import BlobSource
 
 JsonObject = dict[str, object]
 
@@ -93,14 +89,14 @@ class PlatformManifest:
         """Write the manifest (OCI image spec, manifest.md). Raises ImageError when it is over 4 MiB."""
         value: JsonObject = {
             "schemaVersion": 2,
-            "mediaType": MEDIA_TYPE_MANIFEST,
+            "mediaType": media.MANIFEST,
             "config": config.as_json(),
             "layers": [layer.as_json() for layer in layers],
         }
         data = _bounded(
             canonical_json(_with_annotations(value, annotations), "the manifest"), f"manifest of {platform}"
         )
-        return cls(platform, data, Descriptor(MEDIA_TYPE_MANIFEST, digest_of(data), len(data)), config, layers)
+        return cls(platform, data, Descriptor(media.MANIFEST, digest_of(data), len(data)), config, layers)
 
     @classmethod
     def parse(cls, platform: Platform, data: bytes) -> PlatformManifest:
@@ -110,7 +106,7 @@ class PlatformManifest:
         layers = value.get("layers")
         if not isinstance(layers, list):
             raise ImageError(f"{what} has no list of layers")
-        media_type = value.get("mediaType", MEDIA_TYPE_MANIFEST)
+        media_type = value.get("mediaType", media.MANIFEST)
         if not isinstance(media_type, str):
             raise ImageError(f"{what} has a mediaType that is not text")
         return cls(
@@ -157,11 +153,11 @@ class Image:
         ordered = tuple(sorted(manifests, key=lambda manifest: manifest.platform))
         value: JsonObject = {
             "schemaVersion": 2,
-            "mediaType": MEDIA_TYPE_INDEX,
+            "mediaType": media.INDEX,
             "manifests": [m.descriptor.as_json() | {"platform": m.platform.as_json()} for m in ordered],
         }
         data = _bounded(canonical_json(_with_annotations(value, annotations), "the index"), "index")
-        return cls(data, Descriptor(MEDIA_TYPE_INDEX, digest_of(data), len(data)), ordered)
+        return cls(data, Descriptor(media.INDEX, digest_of(data), len(data)), ordered)
 
     @classmethod
     def load(cls, blobs: BlobSource, digest: Digest) -> Image:
@@ -172,7 +168,7 @@ class Image:
             PlatformManifest.parse(platform, _read_checked(blobs, entry.digest, f"manifest of {platform}"))
             for platform, entry in entries
         )
-        return cls(index, Descriptor(MEDIA_TYPE_INDEX, digest, len(index)), manifests)
+        return cls(index, Descriptor(media.INDEX, digest, len(index)), manifests)
 
 
 def parse_index(data: bytes) -> tuple[tuple[Platform, Descriptor], ...]:
@@ -201,14 +197,14 @@ def _with_annotations(value: JsonObject, annotations: Mapping[str, str]) -> Json
 
 
 def _bounded(data: bytes, what: str) -> bytes:
-    if len(data) > MAX_MANIFEST:
-        raise ImageError(f"{what} has {len(data)} bytes; registries take at most {MAX_MANIFEST}")
+    if len(data) > media.MAX_MANIFEST:
+        raise ImageError(f"{what} has {len(data)} bytes; registries take at most {media.MAX_MANIFEST}")
     return data
 
 
 def _read_checked(blobs: BlobSource, digest: Digest, what: str) -> bytes:
     with blobs.open(digest) as stream:
-        data = stream.read(MAX_MANIFEST + 1)
+        data = stream.read(media.MAX_MANIFEST + 1)
     if digest_of(_bounded(data, what)) != digest:
         raise ImageError(f"the stored {what} does not match its digest {digest}: the store is damaged")
     return data

@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from albatros.domain import media
 from albatros.domain.platforms import Platform
 from albatros.domain.references import Blob, Digest, check_name, check_tag, digest_of
 from albatros.errors import RegistryError
-from albatros.images.base import MEDIA_TYPE_INDEX, BlobSource
+from albatros.images.base import BlobSource
 from albatros.images.model import Image
 from albatros.registries.base import Manifest, Registry
 
@@ -177,7 +178,7 @@ class _Run:
 
     @property
     def _index(self) -> Manifest:
-        return Manifest(MEDIA_TYPE_INDEX, self._image.index_bytes)
+        return Manifest(media.INDEX, self._image.index_bytes)
 
     def _put(self, reference: str, manifest: Manifest) -> None:
         self._registry.put_manifest(self._name, reference, manifest)

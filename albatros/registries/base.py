@@ -41,7 +41,7 @@ class Registry(Protocol):
     def address(self) -> str:
         """What stands before `/NAME:TAG` in a reference for people; never a credential."""
 
-    def hold(self, name: str, digests: Sequence[Digest]) -> AbstractContextManager[None]:
+    def hold(self, name: str, digests: Sequence[Digest], /) -> AbstractContextManager[None]:
         """Keep these digests from being collected while the context is open."""
 
     def blob_size(self, name: str, digest: Digest) -> int | None:
@@ -56,8 +56,8 @@ class Registry(Protocol):
     def get_manifest(self, name: str, reference: str) -> Manifest | None:
         """The manifest under a tag or digest, at most 4 MiB; None when it is not there."""
 
-    def open_blob(self, name: str, digest: Digest) -> AbstractContextManager[BinaryIO]:
-        """Read a blob's bytes, not yet verified. Raises NotFoundError."""
+    def open_blob(self, name: str, blob: Blob) -> AbstractContextManager[BinaryIO]:
+        """Read a blob's bytes, which are not verified. Raises NotFoundError."""
 
     def list_tags(self, name: str) -> list[str]:
         """Every tag of a name, sorted; empty for a name that is not there."""

@@ -11,10 +11,10 @@ import posixpath
 import re
 from collections.abc import Mapping
 
-from albatros.domain import platforms
+from albatros.domain import media, platforms
 from albatros.domain.references import Digest
 from albatros.errors import ImageError, TooLargeError
-from albatros.images.base import MAX_MANIFEST, Source
+from albatros.images.base import Source
 from albatros.images.layers import Layer, LayerWriter
 from albatros.images.model import JsonObject, parse_json_object
 from albatros.images.readers.parts import ImageParts
@@ -72,9 +72,9 @@ class _Contents:
             self._take_document(member, content)
 
     def _take_document(self, member: Member, content: Reader) -> None:
-        if member.size > MAX_MANIFEST:
+        if member.size > media.MAX_MANIFEST:
             raise TooLargeError(
-                f"{member.name!r} has {member.size} bytes; a manifest or config may have {MAX_MANIFEST}"
+                f"{member.name!r} has {member.size} bytes; a manifest or config may have {media.MAX_MANIFEST}"
             )
         self._document_bytes += member.size
         if self._document_bytes > _MAX_DOCUMENTS:

@@ -1,0 +1,189 @@
+"""A registry that speaks the OCI distribution protocol (spec 1.1): docker-registry, Gitea, Harbor, Docker Hub.
+
+Blobs go in one PUT with their digest known beforehand; a broken upload begins anew, since a session that broke off
+cannot be trusted. Manifests of one registry go one after the other, because Gitea fails otherwise (go-gitea#31964).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from http import HTTPStatus
+from typing import BinaryIO
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from albatros.domain import media
+from albatros.domain.references import Blob, Digest, RegistryUrl, digest_of, is_digest
+from albatros.errors import NotFoundError, RegistryError
+from albatros.registries.base import BlobOpener, Credentials, Manifest
+from albatros.registries.retry import RetryPolicy, TryAgainError
+from albatros.registries.transport import Answer, Body, Transport
+
+_MAX_TAG_PAGES = 1000
+_ANSWER_LIMIT = 1 << 20
+_MANIFEST_TYPES = ", ".join((media.INDEX, media.MANIFEST, media.DOCKER_LIST, media.DOCKER_MANIFEST))
+_NEXT_LINK = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
+_DOCKER_HUB = "docker.io"
+_DOCKER_HUB_API = "registry-1.docker.io"
+
+
+class OciRegistry:
+    """One host and prefix of names, `docker://HOST/PREFIX`."""
+
+    def __init__(self, url: RegistryUrl, credentials: Credentials | None, policy: RetryPolicy | None = None) -> None:
+        self._url = url
+        host = _DOCKER_HUB_API if url.host == _DOCKER_HUB else url.host
+        self._transport = Transport(host, credentials, policy)
+        self._writing: set[str] = set()
+        self._manifests = threading.Lock()
+
+    @property
+    def address(self) -> str:
+        """`HOST/PREFIX`, as it stands in a reference."""
+        return "/".join(part for part in (self._url.host, self._url.prefix) if part)
+
+    def hold(self, name: str, _digests: Sequence[Digest], /) -> AbstractContextManager[None]:
+        """The registry's own collector decides; from here on, requests for `name` ask for the right to push."""
+        self._writing.add(name)
+        return nullcontext()
+
+    def blob_size(self, name: str, digest: Digest) -> int | None:
+        """HEAD a blob; None also when the registry does not tell its size."""
+        answer = self._ask("HEAD", name, self._path(name, f"blobs/{digest}"))
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return None
+        if answer.status != HTTPStatus.OK:
+            raise self._refused(answer, name, f"to look for blob {digest} in")
+        length = answer.headers.get("Content-Length", "")
+        return int(length) if length.isdigit() else None
+
+    def put_blob(self, name: str, blob: Blob, open_blob: BlobOpener) -> None:
+        """Upload a blob in one piece ("POST then PUT")."""
+
+        def upload(attempt: int) -> None:
+            # The registry may have taken the bytes before the connection broke.
+            if attempt > 1 and self._present(name, blob):
+                return
+            self._upload(name, blob, open_blob)
+
+        self._transport.gate.run(upload)
+
+    def put_manifest(self, name: str, reference: str, manifest: Manifest) -> None:
+        """PUT the exact bytes, and compare the digest that the registry answers."""
+        body = Body.of(manifest.data, manifest.media_type)
+        with self._manifests:
+            answer = self._ask("PUT", name, self._path(name, f"manifests/{reference}"), body=body)
+        if answer.status not in (HTTPStatus.CREATED, HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT):
+            raise self._refused(answer, name, f"to put manifest {reference} into")
+        told = answer.headers.get("Docker-Content-Digest")
+        if told is not None and told != digest_of(manifest.data):
+            raise RegistryError(
+                f"{self._transport.host} stored other bytes than it was sent as {name}:{reference}: {told}"
+            )
+
+    def get_manifest(self, name: str, reference: str) -> Manifest | None:
+        """GET a manifest of any type that this program knows; a digest is checked."""
+        headers = {"Accept": _MANIFEST_TYPES}
+        answer = self._ask(
+            "GET", name, self._path(name, f"manifests/{reference}"), headers=headers, limit=media.MAX_MANIFEST
+        )
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return None
+        if answer.status != HTTPStatus.OK:
+            raise self._refused(answer, name, f"to give manifest {reference} of")
+        if is_digest(reference) and digest_of(answer.body) != reference:
+            raise RegistryError(f"{self._transport.host} gave {digest_of(answer.body)} when asked for {reference}")
+        media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+        return Manifest(media_type, answer.body)
+
+    @contextmanager
+    def open_blob(self, name: str, blob: Blob) -> Iterator[BinaryIO]:
+        """GET a blob as a stream of at most its size."""
+        path = self._path(name, f"blobs/{blob.digest}")
+        with self._transport.open(path, self._scope(name), blob.size) as (status, stream):
+            if status == HTTPStatus.NOT_FOUND:
+                raise NotFoundError(f"{self.address}/{name} has no blob {blob.digest}")
+            if status != HTTPStatus.OK:
+                raise RegistryError(f"{self._transport.host} refuses to give blob {blob.digest} of {name}: {status}")
+            yield stream
+
+    def list_tags(self, name: str) -> list[str]:
+        """Every tag, page by page along the `Link` header."""
+        tags: set[str] = set()
+        path = self._path(name, "tags/list?n=1000")
+        for _ in range(_MAX_TAG_PAGES):
+            answer = self._ask("GET", name, path)
+            if answer.status == HTTPStatus.NOT_FOUND:
+                break
+            if answer.status != HTTPStatus.OK:
+                raise self._refused(answer, name, "to list the tags of")
+            tags |= _parse_tags(answer.body, self._transport.host)
+            link = _NEXT_LINK.search(answer.headers.get("Link", ""))
+            if link is None:
+                break
+            path = self._transport.resolve(link[1], answer.url)
+        return sorted(tags)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def _present(self, name: str, blob: Blob) -> bool:
+        answer = self._transport.request("HEAD", self._path(name, f"blobs/{blob.digest}"), self._scope(name))
+        return answer.status == HTTPStatus.OK and answer.headers.get("Content-Length") == str(blob.size)
+
+    def _upload(self, name: str, blob: Blob, open_blob: BlobOpener) -> None:
+        scope = self._scope(name, push=True)
+        begun = self._transport.request("POST", self._path(name, "blobs/uploads/"), scope)
+        location = begun.headers.get("Location")
+        if begun.status != HTTPStatus.ACCEPTED or not location:
+            raise self._refused(begun, name, "to begin an upload to")
+        parts = urlsplit(self._transport.resolve(location, begun.url))
+        query = "&".join(part for part in (parts.query, f"digest={quote(blob.digest)}") if part)
+        body = Body(open_blob, blob.size, media.BYTES)
+        ended = self._transport.request("PUT", urlunsplit(parts._replace(query=query)), scope, body=body)
+        if ended.status == HTTPStatus.NOT_FOUND:
+            raise TryAgainError(f"{self._transport.host} lost the upload of blob {blob.digest} to {name}")
+        if ended.status not in (HTTPStatus.CREATED, HTTPStatus.NO_CONTENT):
+            raise self._refused(ended, name, f"to take blob {blob.digest} into")
+
+    def _ask(
+        self,
+        method: str,
+        name: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        limit: int = _ANSWER_LIMIT,
+    ) -> Answer:
+        """A request that may be repeated, with its retries."""
+        scope = self._scope(name, push=body is not None)
+        return self._transport.gate.run(
+            lambda _attempt: self._transport.request(method, url, scope, headers=headers, body=body, limit=limit)
+        )
+
+    def _full_name(self, name: str) -> str:
+        full = f"{self._url.prefix}/{name}" if self._url.prefix else name
+        return f"library/{full}" if self._url.host == _DOCKER_HUB and "/" not in full else full
+
+    def _path(self, name: str, path: str) -> str:
+        return f"/v2/{self._full_name(name)}/{path}"
+
+    def _scope(self, name: str, *, push: bool = False) -> str:
+        """The token's scope, computed here because some registries answer a placeholder."""
+        return f"repository:{self._full_name(name)}:" + ("pull,push" if push or name in self._writing else "pull")
+
+    def _refused(self, answer: Answer, name: str, doing: str) -> RegistryError:
+        return self._transport.refused(answer, f"{doing} {self._full_name(name)}", self._scope(name))
+
+
+def _parse_tags(body: bytes, host: str) -> set[str]:
+    try:
+        tags = json.loads(body)["tags"]
+    except (ValueError, RecursionError, LookupError, TypeError) as error:
+        raise RegistryError(f"{host} answered a list of tags that cannot be read") from error
+    return {tag for tag in tags or () if isinstance(tag, str)}
