@@ -1,0 +1,54 @@
+"""Runs one Job from clone to result. Imported only after the first line of log was sent, to have that line soon."""
+
+from albatros.runner.build import build
+from albatros.runner.evaluate import evaluate
+from albatros.runner.failure import JobFailedError, Reason
+from albatros.runner.nix import Nix
+from albatros.runner.outputs import send_outputs
+from albatros.runner.source import fetch
+from albatros.runner.work import Work
+
+CONFIG_LIMIT = 64 << 10
+
+
+def run_job(work: Work) -> dict[str, object]:
+    """Do what the order says; the result without what is known only when the log is closed."""
+    result: dict[str, object] = {
+        "outcome": "succeeded",
+        "reason": None,
+        "message": "",
+        "nix_version": None,
+        "evaluation": None,
+        "outputs": [],
+    }
+    try:
+        _run(work, result)
+    except JobFailedError as error:
+        result |= {"outcome": "failed", "reason": str(error.reason), "message": error.message}
+        work.log.line(f"failed ({error.reason}): {error.message}")
+    except OSError as error:
+        reason = Reason.DISK_FULL if error.errno == 28 else Reason.DRIVER
+        message = f"The runner could not go on: {error}."
+        result |= {"outcome": "failed", "reason": str(reason), "message": message}
+        work.log.line(f"failed ({reason}): {message}")
+    return result
+
+
+def _run(work: Work, result: dict[str, object]) -> None:
+    clone = fetch(work)
+    nix = Nix(work, clone.environment)
+    result["nix_version"] = nix.version()
+    work.log.line(f"Nix {result['nix_version']}, store {work.nix_remote}")
+    order = work.order.build
+    if order is None:
+        config = clone.git.file(".albatros.toml", CONFIG_LIMIT)
+        attributes = evaluate(work, nix, clone)
+        documents = [attribute.document() for attribute in attributes]
+        result["evaluation"] = {"config": config, "commit_time": clone.commit_time, "attributes": documents}
+        failed = sum(attribute.drv_path is None for attribute in attributes)
+        work.log.line(f"evaluated {len(attributes)} attributes, {failed} of them failed")
+        return
+    nix.verify_sandbox()
+    outputs = build(work, nix, clone, order)
+    result["outputs"] = send_outputs(work, nix, order, outputs)
+    work.log.line(f"built {order.attribute}: {', '.join(outputs.values())}")
