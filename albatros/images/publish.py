@@ -85,6 +85,14 @@ class PublishReport:
     tags_superseded: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What publishing would do; sizes in bytes of blobs."""
+
+    bytes_to_send: int
+    bytes_there: int
+
+
 def always(_tag: str) -> bool:
     """The gate of a command without a database: every tag may move."""
     return True
@@ -120,6 +128,14 @@ def publish(
     total = sum(blob.size for blob in image.content_blobs())
     superseded = tuple(tag for tag in dict.fromkeys(tags) if tag not in moved)
     return PublishReport(image.digest, sent, total - sent, tuple(moved), superseded)
+
+
+def dry_run(image: Image, registry: Registry, name: str) -> DryRun:
+    """Ask which blobs are there, and change nothing. Raises what `publish` does."""
+    check_name(name)
+    every = image.content_blobs()
+    there = sum(blob.size for blob in every if registry.blob_size(name, blob.digest) == blob.size)
+    return DryRun(sum(blob.size for blob in every) - there, there)
 
 
 class _Run:

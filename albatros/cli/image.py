@@ -1,0 +1,92 @@
+"""`albatros image`: publish an image without a server, and look at published ones."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime
+
+_PLATFORM_HELP = "docker-archive, static binary, or a directory of these; PLATFORM= where the file does not tell it"
+_ANNOTATION_HELP = "source, revision, version or licenses of the image; repeatable"
+_DEST_HELP = "docker://HOST/PREFIX or dir:PATH"
+_REF_HELP = "HOST/NAME:TAG, HOST/NAME@sha256:… or dir:PATH/NAME:TAG"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `image` with its commands."""
+    image = subparsers.add_parser("image", aliases=["container"], help="publish and look at container images")
+    commands = image.add_subparsers(metavar="COMMAND", required=True)
+    _add_push(commands)
+    _add_inspect(commands)
+    _add_verify(commands)
+
+
+def _add_push(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    push = commands.add_parser(
+        "push",
+        help="publish archives and binaries as one multi-platform image",
+        description="Make one multi-platform image of all sources and publish it to every destination. "
+        "Every byte is read, compressed and hashed once; a destination that fails does not stop the others.",
+    )
+    push.add_argument("sources", nargs="+", metavar="[PLATFORM=]SOURCE", help=_PLATFORM_HELP)
+    push.add_argument(
+        "-t", "--tag", action="append", required=True, metavar="NAME[:TAG]", help="name and tag (latest); repeatable"
+    )
+    push.add_argument("--to", action="extend", nargs="+", required=True, metavar="DEST", help=_DEST_HELP)
+    push.add_argument("--compression", choices=("gzip", "fast", "zstd"), default="gzip", help="default: gzip")
+    push.add_argument("--entrypoint", metavar="PATH", help="where binaries go in the image; default: /bin/NAME")
+    push.add_argument("--annotation", action="append", default=[], metavar="KEY=VALUE", help=_ANNOTATION_HELP)
+    push.add_argument("--created", type=_moment, metavar="TIME", help="RFC 3339; default: the newest of the sources")
+    push.add_argument("--max-size", type=_size, metavar="BYTES", help="most that a source may unpack to, such as 2G")
+    push.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
+    push.add_argument("--json", action="store_true", help="print one JSON object")
+    push.set_defaults(func=_push)
+
+
+def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    inspect = commands.add_parser("inspect", help="show a published image: platforms, layers, sizes")
+    inspect.add_argument("reference", metavar="REF", help=_REF_HELP)
+    inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    inspect.set_defaults(func=_inspect)
+
+
+def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verify = commands.add_parser("verify", help="read a published image whole, and check digests, sizes and platforms")
+    verify.add_argument("reference", metavar="REF", help=_REF_HELP)
+    verify.add_argument("--json", action="store_true", help="print one JSON object")
+    verify.set_defaults(func=_verify)
+
+
+def _push(options: argparse.Namespace) -> int:
+    from albatros.cli import image_push
+
+    return image_push.run(image_push.parse_request(options))
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from albatros.cli import image_show
+
+    return image_show.inspect(options.reference, as_json=options.json)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from albatros.cli import image_show
+
+    return image_show.verify(options.reference, as_json=options.json)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write it as 2026-01-31T12:00:00Z") from error
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} names no time zone; add Z for UTC")
+    return moment
+
+
+def _size(text: str) -> int:
+    units = {"K": 10, "M": 20, "G": 30, "T": 40}
+    number, shift = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 0)
+    if not (number.isascii() and number.isdigit() and int(number)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write bytes, or 500M, 2G")
+    return int(number) << shift

@@ -1,0 +1,160 @@
+"""What `albatros image push` does: one image out of all sources, then every destination on its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from albatros.cli import DONE, FAILED
+from albatros.cli.image_sources import parse_sources
+from albatros.cli.image_target import open_target
+from albatros.domain.references import RegistryUrl, format_reference, split_tag
+from albatros.errors import AlbatrosError, UsageError
+from albatros.images.assemble import ANNOTATIONS, DEFAULT_MAX_SIZE, AssembleOptions, assemble
+from albatros.images.base import BlobSource, NullLayerCache, Source
+from albatros.images.layers import Compression
+from albatros.images.model import Image
+from albatros.images.publish import BlobSkipped, BlobUploaded, PublishEvent, TagMoved, dry_run, publish
+from albatros.images.spool import Spool
+
+_DEFAULT_TAG = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class PushRequest:
+    """The command's arguments, checked; `tags` by name."""
+
+    sources: Sequence[Source]
+    tags: dict[str, list[str]]
+    destinations: Sequence[RegistryUrl]
+    options: AssembleOptions
+    dry_run: bool
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended at one destination; sizes in bytes."""
+
+    destination: str
+    references: tuple[str, ...] = ()
+    bytes_sent: int = 0
+    bytes_skipped: int = 0
+    error: str = ""
+
+
+def parse_request(options: argparse.Namespace) -> PushRequest:
+    """Check the arguments. Raises UsageError."""
+    tags: dict[str, list[str]] = {}
+    for text in options.tag:
+        name, tag = split_tag(text)
+        tags.setdefault(name, []).append(tag or _DEFAULT_TAG)
+    entrypoint = options.entrypoint or f"/bin/{next(iter(tags)).rpartition('/')[2]}"
+    return PushRequest(
+        sources=parse_sources(options.sources, entrypoint),
+        tags=tags,
+        destinations=list(dict.fromkeys(RegistryUrl.parse(text) for text in options.to)),
+        options=AssembleOptions(
+            annotations=dict(_annotation(text) for text in options.annotation),
+            created=options.created,
+            compression=Compression(options.compression),
+            max_size=options.max_size or DEFAULT_MAX_SIZE,
+        ),
+        dry_run=options.dry_run,
+        as_json=options.json,
+    )
+
+
+def run(request: PushRequest) -> int:
+    """Assemble and publish; the exit code."""
+    with Spool() as spool:
+        image = assemble(request.sources, spool, NullLayerCache(), request.options)
+        _progress(f"{image.digest}: {', '.join(map(str, image.platforms))}")
+        with ThreadPoolExecutor(len(request.destinations)) as pool:
+            outcomes = list(pool.map(lambda url: _push_to(url, image, spool, request), request.destinations))
+    if request.as_json:
+        print(json.dumps(_as_json(image, outcomes, request), indent=2))
+    else:
+        _print_outcomes(image, outcomes, request)
+    return FAILED if any(outcome.error for outcome in outcomes) else DONE
+
+
+def _push_to(url: RegistryUrl, image: Image, blobs: BlobSource, request: PushRequest) -> Outcome:
+    """One destination from beginning to end; its failure is its own."""
+    try:
+        return _push_names(url, image, blobs, request)
+    except AlbatrosError as error:
+        return Outcome(str(url), error=error.detail)
+
+
+def _push_names(url: RegistryUrl, image: Image, blobs: BlobSource, request: PushRequest) -> Outcome:
+    references: list[str] = []
+    sent = skipped = 0
+    with open_target(url) as registry:
+        for name, tags in request.tags.items():
+            if request.dry_run:
+                plan = dry_run(image, registry, name)
+                sent, skipped = sent + plan.bytes_to_send, skipped + plan.bytes_there
+            else:
+                report = publish(image, blobs, registry, name, tags, observe=lambda event: _observe(url, event))
+                sent, skipped = sent + report.bytes_sent, skipped + report.bytes_skipped
+            references += [format_reference(registry.address, name, tag) for tag in tags]
+    return Outcome(str(url), tuple(references), sent, skipped)
+
+
+def _annotation(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or key not in ANNOTATIONS:
+        raise UsageError(f"--annotation {text!r}: write KEY=VALUE, with KEY one of {', '.join(ANNOTATIONS)}")
+    return key, value
+
+
+def _observe(url: RegistryUrl, event: PublishEvent) -> None:
+    match event:
+        case BlobUploaded(blob):
+            _progress(f"{url}: sent {blob.digest[:19]} ({blob.size} bytes)")
+        case BlobSkipped(blob):
+            _progress(f"{url}: has {blob.digest[:19]}")
+        case TagMoved(tag):
+            _progress(f"{url}: {tag}")
+        case _:
+            pass
+
+
+def _progress(line: str) -> None:
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr)
+
+
+def _as_json(image: Image, outcomes: Sequence[Outcome], request: PushRequest) -> dict[str, object]:
+    return {
+        "digest": image.digest,
+        "platforms": [str(platform) for platform in image.platforms],
+        "dry_run": request.dry_run,
+        "destinations": [
+            {
+                "destination": outcome.destination,
+                "references": list(outcome.references),
+                "bytes_sent": outcome.bytes_sent,
+                "bytes_skipped": outcome.bytes_skipped,
+                "error": outcome.error or None,
+            }
+            for outcome in outcomes
+        ],
+    }
+
+
+def _print_outcomes(image: Image, outcomes: Sequence[Outcome], request: PushRequest) -> None:
+    verb = "would send" if request.dry_run else "sent"
+    for outcome in outcomes:
+        if outcome.error:
+            print(f"{outcome.destination}: {outcome.error}", file=sys.stderr)
+        for reference in outcome.references:
+            print(f"{reference}@{image.digest}")
+        if not outcome.error:
+            told = f"{verb} {outcome.bytes_sent} bytes, {outcome.bytes_skipped} were there"
+            print(f"{outcome.destination}: {told}", file=sys.stderr)
