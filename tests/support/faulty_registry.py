@@ -1,0 +1,196 @@
+"""An OCI registry in memory that breaks rules and connections on request, as real ones behind real proxies do."""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+CUT = "cut"
+"""Close the connection without reading the body or answering."""
+CUT_AFTER = "cut after"
+"""Do what was asked, then close the connection without answering."""
+
+
+@dataclass
+class Fault:
+    """What happens to the next `times` requests of this method whose path matches."""
+
+    method: str
+    path: str
+    action: int | str
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    times: int = 1
+
+
+@dataclass
+class FaultyRegistry:
+    """Its content, its misbehaviour, and what it was asked."""
+
+    host: str = ""
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    absolute_location: bool = False
+    login: tuple[str, str] | None = None
+    bearer: bool = False
+    realm: str = ""
+    tokens: set[str] = field(default_factory=set)
+    tokens_given: list[str] = field(default_factory=list)
+    uploads: int = 0
+    page_size: int = 1000
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def url(self) -> str:
+        return f"docker://{self.host}"
+
+    def count(self, method: str, path: str = "") -> int:
+        """How many requests of this kind came."""
+        return sum(1 for m, p in self.requests if m == method and re.search(path, p))
+
+    def take_fault(self, method: str, path: str) -> Fault | None:
+        with self.lock:
+            self.requests.append((method, path))
+            for fault in self.faults:
+                if fault.times and fault.method == method and re.search(fault.path, path):
+                    fault.times -= 1
+                    return fault
+        return None
+
+
+@contextmanager
+def faulty_registry() -> Iterator[FaultyRegistry]:
+    """A running registry on loopback that behaves well until told otherwise."""
+    registry = FaultyRegistry()
+
+    class Handler(_Handler):
+        state = registry
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        registry.host = f"127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield registry
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    state: FaultyRegistry
+    protocol_version = "HTTP/1.1"
+    silent = False
+
+    def do_GET(self) -> None:
+        self._handle()
+
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names that http.server calls
+
+    def _handle(self) -> None:
+        fault = self.state.take_fault(self.command, self.path)
+        self.silent = False
+        if fault is not None and fault.action == CUT:
+            self.close_connection = True
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if fault is not None and isinstance(fault.action, int):
+            self._answer(fault.action, fault.body, fault.headers)
+            return
+        self.silent = fault is not None
+        if self.path.startswith("/token"):
+            self._token()
+        elif not self._authorized():
+            kind = f'Bearer realm="{self.state.realm or f"http://{self.state.host}/token"}",service="test"'
+            self._answer(401, b"", {"WWW-Authenticate": kind if self.state.bearer else 'Basic realm="test"'})
+        else:
+            self._serve(urlsplit(self.path).path, parse_qs(urlsplit(self.path).query), body)
+
+    def _authorized(self) -> bool:
+        given = self.headers.get("Authorization", "")
+        if self.state.login is None:
+            return True
+        return given.removeprefix("Bearer ") in self.state.tokens if self.state.bearer else given == self._basic()
+
+    def _basic(self) -> str:
+        assert self.state.login is not None
+        return "Basic " + base64.b64encode(":".join(self.state.login).encode()).decode()
+
+    def _token(self) -> None:
+        if self.headers.get("Authorization") != self._basic():
+            self._answer(401, b"{}")
+            return
+        token = f"token-{len(self.state.tokens_given)}"
+        self.state.tokens_given.append(parse_qs(urlsplit(self.path).query)["scope"][0])
+        self.state.tokens.add(token)
+        self._answer(200, json.dumps({"token": token, "expires_in": 300}).encode())
+
+    def _serve(self, path: str, query: dict[str, list[str]], body: bytes) -> None:
+        if match := re.fullmatch(r"/v2/(.+)/blobs/uploads/(\w*)", path):
+            self._upload(match[1], query, body)
+        elif match := re.fullmatch(r"/v2/(.+)/blobs/(sha256:\w+)", path):
+            data = self.state.blobs.get(match[2])
+            self._answer(404 if data is None else 200, data or b"")
+        elif match := re.fullmatch(r"/v2/(.+)/manifests/(.+)", path):
+            self._manifest(match[1], match[2], body)
+        elif match := re.fullmatch(r"/v2/(.+)/tags/list", path):
+            self._tags(match[1], query)
+        else:
+            self._answer(404, b"")
+
+    def _upload(self, name: str, query: dict[str, list[str]], body: bytes) -> None:
+        state = self.state
+        if self.command == "POST":
+            state.uploads += 1
+            location = f"/v2/{name}/blobs/uploads/u{state.uploads}?state=a%2Fb"
+            self._answer(
+                202, b"", {"Location": f"http://{state.host}{location}" if state.absolute_location else location}
+            )
+            return
+        assert query["state"] == ["a/b"], "the client lost the query of the Location"
+        digest = query["digest"][0]
+        if f"sha256:{hashlib.sha256(body).hexdigest()}" != digest:
+            self._answer(400, b'{"errors":[{"code":"DIGEST_INVALID","message":"no"}]}')
+            return
+        state.blobs[digest] = body
+        self._answer(201, b"")
+
+    def _manifest(self, name: str, reference: str, body: bytes) -> None:
+        if self.command == "PUT":
+            digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+            kind = self.headers["Content-Type"]
+            self.state.manifests[name, reference] = self.state.manifests[name, digest] = (kind, body)
+            self._answer(201, b"", {"Docker-Content-Digest": digest})
+            return
+        kind, data = self.state.manifests.get((name, reference), ("", b""))
+        self._answer(200 if kind else 404, data, {"Content-Type": kind} if kind else {})
+
+    def _tags(self, name: str, query: dict[str, list[str]]) -> None:
+        every = sorted(tag for owner, tag in self.state.manifests if owner == name and not tag.startswith("sha256:"))
+        after = [tag for tag in every if tag > query.get("last", [""])[0]]
+        page = after[: self.state.page_size]
+        more = {"Link": f'</v2/{name}/tags/list?n=1000&last={page[-1]}>; rel="next"'} if after[len(page) :] else {}
+        self._answer(200 if every else 404, json.dumps({"name": name, "tags": page}).encode(), more)
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        if self.silent:
+            self.close_connection = True
+            return
+        self.send_response(status)
+        for key, value in (headers or {}).items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
