@@ -28,6 +28,11 @@ def examples_dir() -> Path:
     return _locate("examples")
 
 
+def deploy_dir() -> Path:
+    """The directory that holds what an operator installs beside the server, such as git's hook."""
+    return _locate("deploy")
+
+
 def example_config() -> Path:
     """The commented `albatros.toml` that a new operator starts from."""
     return _locate("deploy/albatros.example.toml")

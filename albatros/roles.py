@@ -98,9 +98,13 @@ class Scheduler:
         self._executor = executor
         self._limits = limits
         self._told_to_stop: set[str] = set()
+        self._started = False
 
     def step(self) -> bool:
         """One round; True when there may be more to do at once."""
+        if not self._started:
+            self._dispatcher.start_again()
+            self._started = True
         planned = plan.plan_due(self._database, self._signals, self._limits)
         ended = self._executor.poll()
         for runner in ended:

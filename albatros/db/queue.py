@@ -178,7 +178,7 @@ def claim_publications(session: Session, holder: str, lease: timedelta) -> Seque
     other = aliased(Publication)
     contested = exists(
         select(other.id).where(
-            other.registry == Publication.registry,
+            other.registry_name == Publication.registry_name,
             other.name == Publication.name,
             other.tag == Publication.tag,
             other.state == PublicationState.PUSHING,
@@ -190,7 +190,7 @@ def claim_publications(session: Session, holder: str, lease: timedelta) -> Seque
     if first is None:
         return ()
     group = select(Publication).where(
-        due, Publication.image_id == first.image_id, Publication.registry == first.registry
+        due, Publication.image_id == first.image_id, Publication.registry_name == first.registry_name
     )
     claimed = session.scalars(_locked(group, Publication)).all()
     for publication in claimed:

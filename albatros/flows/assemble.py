@@ -238,7 +238,7 @@ def _add_rows(session: Session, build: Build, item: _Assembled) -> None:
     session.add_all(
         Publication(
             image_id=image.id,
-            registry=destination.registry,
+            registry_name=destination.registry,
             name=destination.name,
             tag=tag,
             required=destination.required,

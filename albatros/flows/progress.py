@@ -104,5 +104,5 @@ def settle_publications(session: Session, build: Build) -> None:
     if failed is None:
         move_build(session, build, BuildState.SUCCEEDED)
         return
-    message = f"{failed.name}:{failed.tag} could not be published to {failed.registry}: {failed.message}"
+    message = f"{failed.name}:{failed.tag} could not be published to {failed.registry_name}: {failed.message}"
     move_build(session, build, BuildState.FAILED, Reason.PUBLICATION_FAILED, message)

@@ -96,10 +96,12 @@ class Publisher:
         try:
             done = self._push(push, observe)
         except (RegistryUnavailableError, StoreError, DatabaseUnavailableError) as error:
-            log.warning("a push is tried later", image=first.image_id, registry=first.registry, error=error.detail)
+            log.warning("a push is tried later", image=first.image_id, registry=first.registry_name, error=error.detail)
             end = partial(self._try_later, error.detail)
         except (AlbatrosError, OSError) as error:
-            log.error("an image cannot be published", image=first.image_id, registry=first.registry, error=str(error))
+            log.error(
+                "an image cannot be published", image=first.image_id, registry=first.registry_name, error=str(error)
+            )
             end = partial(_fail, str(error))
         else:
             end = partial(_finish, done)
@@ -107,10 +109,10 @@ class Publisher:
 
     def _push(self, push: Push, observe: Observer) -> PublishReport:
         first = push.publications[0]
-        open_registry = self._registries.get(first.registry)
+        open_registry = self._registries.get(first.registry_name)
         if open_registry is None:
             raise NotFoundError(
-                f"registry {first.registry!r} is no longer configured; add it again and rerun the build"
+                f"registry {first.registry_name!r} is no longer configured; add it again and rerun the build"
             )
         image = Image.load(self._store, parse_digest(first.image.digest))
         by_tag = {publication.tag: publication for publication in push.publications}
@@ -162,13 +164,13 @@ class Publisher:
 
 
 def _is_older(session: Session, row: Publication) -> bool:
-    head = session.get(TagHead, (row.registry, row.name, row.tag))
+    head = session.get(TagHead, (row.registry_name, row.name, row.tag))
     build = row.image.build
     if head is None:
         return False
     if head.repo_id != build.repo_id:
         raise ForbiddenError(
-            f"{row.name}:{row.tag} on {row.registry} belongs to another repo; give this image another name"
+            f"{row.name}:{row.tag} on {row.registry_name} belongs to another repo; give this image another name"
         )
     return head.ref == build.ref and head.sequence > build.sequence
 
@@ -182,8 +184,8 @@ def _finish(done: PublishReport, session: Session, row: Publication) -> None:
         return
     row.state = PublicationState.PUBLISHED
     build = row.image.build
-    head = session.get(TagHead, (row.registry, row.name, row.tag)) or TagHead(
-        registry=row.registry, name=row.name, tag=row.tag, repo_id=build.repo_id
+    head = session.get(TagHead, (row.registry_name, row.name, row.tag)) or TagHead(
+        registry_name=row.registry_name, name=row.name, tag=row.tag, repo_id=build.repo_id
     )
     head.ref, head.sequence, head.digest, head.updated_at = build.ref, build.sequence, row.image.digest, now()
     session.add(head)
@@ -204,7 +206,7 @@ def _emit(session: Session, row: Publication) -> None:
         row.image.build,
         f"publication.{row.state}",
         publication=row.id,
-        registry=row.registry,
+        registry=row.registry_name,
         name=row.name,
         tag=row.tag,
         digest=row.image.digest,

@@ -55,7 +55,9 @@ def request_publication_status(session: Session, publication: Publication) -> No
     """Make the status of an Image at a Registry due: the worst of its tags there."""
     session.flush()
     image, build = publication.image, publication.image.build
-    of_image = select(Publication).where(Publication.image_id == image.id, Publication.registry == publication.registry)
+    of_image = select(Publication).where(
+        Publication.image_id == image.id, Publication.registry_name == publication.registry_name
+    )
     tags = session.scalars(of_image.order_by(Publication.id)).all()
     failed = next((tag for tag in tags if tag.state is PublicationState.FAILED), None)
     if failed is not None:
@@ -65,7 +67,7 @@ def request_publication_status(session: Session, publication: Publication) -> No
         state, description = BuildState.SUCCEEDED, f"published as {names}" if names else "pushed by digest only"
     else:
         state, description = BuildState.PUBLISHING, "publishing"
-    context = f"{AGGREGATE}/{image.name}@{publication.registry}"
+    context = f"{AGGREGATE}/{image.name}@{publication.registry_name}"
     _put_extra(session, build, StatusWish(context, state, description, f"/builds/{build.id}"))
 
 

@@ -55,6 +55,13 @@ class WebServer:
         self._sock = sock
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [sock]}, name="web", daemon=True)
 
+    @property
+    def local_url(self) -> str:
+        """How a program on this machine reaches it."""
+        host, port = self._sock.getsockname()[:2]
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+        return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
     def start(self) -> None:
         """Begin to answer."""
         self._thread.start()

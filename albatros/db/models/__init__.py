@@ -1,0 +1,31 @@
+"""The tables. Invariants are constraints here: what must be unique or consistent is refused by the database itself."""
+
+from albatros.db.models.base import Base
+from albatros.db.models.builds import Attempt, Build, Job, JobEdge, LogPiece
+from albatros.db.models.images import Artifact, Blob, CachedLayer, Image, ImageBlob, Publication, RepoBlob, TagHead
+from albatros.db.models.inbox import Delivery, RefHead, Repo
+from albatros.db.models.server import Counter, Event, StatusReport, Token
+
+__all__ = [
+    "Artifact",
+    "Attempt",
+    "Base",
+    "Blob",
+    "Build",
+    "CachedLayer",
+    "Counter",
+    "Delivery",
+    "Event",
+    "Image",
+    "ImageBlob",
+    "Job",
+    "JobEdge",
+    "LogPiece",
+    "Publication",
+    "RefHead",
+    "Repo",
+    "RepoBlob",
+    "StatusReport",
+    "TagHead",
+    "Token",
+]

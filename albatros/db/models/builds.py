@@ -1,0 +1,168 @@
+"""What is built: Builds, their Jobs with the edges between them, Attempts at them, and their logs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from albatros.db.models.base import Base, BigId, LongText, ShortText, enum_column
+from albatros.db.models.inbox import Repo
+from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, Reason, Trigger
+
+
+class Build(Base):
+    """One commit to be built."""
+
+    __tablename__ = "builds"
+    __table_args__ = (
+        UniqueConstraint("repo_id", "number"),
+        Index(None, "repo_id", "ref", "id"),
+        Index(None, "repo_id", "commit"),
+        Index(
+            "ix_builds_open", "state", postgresql_where=text("ended_at IS NULL"), sqlite_where=text("ended_at IS NULL")
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    repo_id: Mapped[int] = mapped_column(ForeignKey("repos.id"))
+    number: Mapped[int]
+    ref: Mapped[str] = mapped_column(String(1024))
+    commit: Mapped[str] = mapped_column(String(64))
+    flavor: Mapped[str] = mapped_column(ShortText, default="")
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    """Its place among the Builds of its ref: a tag only ever moves to a higher one."""
+    trigger: Mapped[Trigger] = mapped_column(enum_column(Trigger))
+    trusted: Mapped[bool]
+    author: Mapped[str] = mapped_column(ShortText, default="")
+    title: Mapped[str] = mapped_column(ShortText, default="")
+    state: Mapped[BuildState] = mapped_column(enum_column(BuildState))
+    reason: Mapped[Reason | None] = mapped_column(enum_column(Reason))
+    message: Mapped[str] = mapped_column(LongText, default="")
+    commit_time: Mapped[int | None] = mapped_column(BigInteger)
+    """Unix seconds, as evaluation reported it: `created` of its images."""
+    config: Mapped[str | None] = mapped_column(LongText)
+    """The `.albatros.toml` in force, as text."""
+    delivery_id: Mapped[int | None] = mapped_column(ForeignKey("deliveries.id"), index=True)
+    rerun_of: Mapped[int | None] = mapped_column(ForeignKey("builds.id"))
+    assembled: Mapped[bool] = mapped_column(default=False)
+    """Its Images and Publications are rows."""
+    not_before: Mapped[datetime | None]
+    """The publisher leaves it alone until then, after a try at assembling that may be repeated."""
+    holder: Mapped[str | None] = mapped_column(String(64))
+    """The server that assembles its images."""
+    lease_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+    repo: Mapped[Repo] = relationship(lazy="joined", innerjoin=True)
+
+
+class Job(Base):
+    """One derivation of a Build on one system, whatever attributes name it; or the evaluation."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("build_id", "key"),
+        Index(
+            "ix_jobs_open",
+            "state",
+            "id",
+            postgresql_where=text("ended_at IS NULL"),
+            sqlite_where=text("ended_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    build_id: Mapped[int] = mapped_column(ForeignKey("builds.id", ondelete="CASCADE"))
+    kind: Mapped[JobKind] = mapped_column(enum_column(JobKind))
+    key: Mapped[str] = mapped_column(String(1024))
+    """The drvPath; `evaluation`; or `attribute:NAME` for one that does not evaluate."""
+    drv_path: Mapped[str | None] = mapped_column(String(1024))
+    system: Mapped[str] = mapped_column(ShortText)
+    """The derivation's own system, which places it; empty for an evaluation, which runs anywhere."""
+    name: Mapped[str] = mapped_column(ShortText)
+    attributes: Mapped[list[str]] = mapped_column(JSON)
+    state: Mapped[JobState] = mapped_column(enum_column(JobState))
+    reason: Mapped[Reason | None] = mapped_column(enum_column(Reason))
+    message: Mapped[str] = mapped_column(LongText, default="")
+    not_before: Mapped[datetime | None]
+    """The next Attempt waits until then, after an infrastructure failure."""
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+    build: Mapped[Build] = relationship(lazy="joined", innerjoin=True)
+
+
+class JobEdge(Base):
+    """`job` needs `needs`: it waits until that one succeeded."""
+
+    __tablename__ = "job_edges"
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    needs_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+_OPEN_ATTEMPT = text("state IN ('submitting', 'submitted', 'claimed')")
+
+
+class Attempt(Base):
+    """One try at a Job. At most one is open for a Job, and a closed one never opens again."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        UniqueConstraint("job_id", "number"),
+        Index("uq_attempts_open", "job_id", unique=True, postgresql_where=_OPEN_ATTEMPT, sqlite_where=_OPEN_ATTEMPT),
+        Index("ix_attempts_state", "state", postgresql_where=_OPEN_ATTEMPT, sqlite_where=_OPEN_ATTEMPT),
+    )
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    """A UUID: the executor's idempotency token."""
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    state: Mapped[AttemptState] = mapped_column(enum_column(AttemptState))
+    reason: Mapped[Reason | None] = mapped_column(enum_column(Reason))
+    message: Mapped[str] = mapped_column(LongText, default="")
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    nonce: Mapped[str | None] = mapped_column(String(64))
+    """Of the runner that claimed it: only that one is heard."""
+    executor: Mapped[str] = mapped_column(ShortText)
+    executor_ref: Mapped[str] = mapped_column(ShortText, default="")
+    host: Mapped[str] = mapped_column(ShortText, default="")
+    lease_until: Mapped[datetime | None]
+    stop: Mapped[str | None] = mapped_column(String(32))
+    """What the next heartbeat is told: cancelled, superseded or handback."""
+    nix_version: Mapped[str] = mapped_column(ShortText, default="")
+    result: Mapped[dict[str, object] | None] = mapped_column(JSON)
+    log_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    uploaded_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    log_digest: Mapped[str | None] = mapped_column(String(80))
+    """The sealed log in the store; None while its pieces are rows."""
+    created_at: Mapped[datetime]
+    claimed_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+    job: Mapped[Job] = relationship(lazy="joined", innerjoin=True)
+
+
+class LogPiece(Base):
+    """A numbered piece of an Attempt's log, until the log is sealed."""
+
+    __tablename__ = "log_pieces"
+
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    offset: Mapped[int] = mapped_column(BigInteger)
+    data: Mapped[bytes] = mapped_column(LargeBinary)

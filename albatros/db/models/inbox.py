@@ -1,0 +1,74 @@
+"""What comes in: Repos, Deliveries, and the newest commit of each ref."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from albatros.db.models.base import Base, BigId, LongText, ShortText
+
+
+class Repo(Base):
+    """One git project on a configured forge."""
+
+    __tablename__ = "repos"
+    __table_args__ = (UniqueConstraint("forge", "owner", "name"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    forge: Mapped[str] = mapped_column(ShortText)
+    owner: Mapped[str] = mapped_column(ShortText)
+    name: Mapped[str] = mapped_column(ShortText)
+    private: Mapped[bool]
+    default_branch: Mapped[str] = mapped_column(ShortText)
+    allowed: Mapped[bool] = mapped_column(default=False)
+    """Added by an operator with `albatros repo add`; the forge's own `repos` globs allow more."""
+    heads_known: Mapped[bool] = mapped_column(default=False)
+    """Its heads were compared with the forge's once: an unknown ref is a new one, not one from before Albatros."""
+    next_number: Mapped[int] = mapped_column(default=1)
+    created_at: Mapped[datetime]
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.owner}/{self.name}"
+
+
+class Delivery(Base):
+    """One inbound webhook (or one head found by the reconciler), kept as received."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (UniqueConstraint("forge", "delivery_id"), Index(None, "received_at"))
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    forge: Mapped[str] = mapped_column(ShortText)
+    delivery_id: Mapped[str] = mapped_column(ShortText)
+    event: Mapped[str] = mapped_column(ShortText)
+    body: Mapped[bytes | None] = mapped_column(LargeBinary)
+    repo_id: Mapped[int | None] = mapped_column(ForeignKey("repos.id"))
+    reason: Mapped[str] = mapped_column(LongText, default="")
+    """Why it made no Build; empty when it made one."""
+    received_at: Mapped[datetime]
+
+
+class RefHead(Base):
+    """The newest commit known of (repo, ref, flavor). Its sequence only grows; a Build is made when it moves."""
+
+    __tablename__ = "ref_heads"
+    __table_args__ = (UniqueConstraint("repo_id", "ref", "flavor"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    repo_id: Mapped[int] = mapped_column(ForeignKey("repos.id"))
+    ref: Mapped[str] = mapped_column(String(1024))
+    flavor: Mapped[str] = mapped_column(ShortText, default="")
+    commit: Mapped[str | None] = mapped_column(String(64))
+    """None: the ref was deleted."""
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    updated_at: Mapped[datetime]

@@ -1,0 +1,93 @@
+"""What the server tells and counts: commit statuses, events, API tokens, counters."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from albatros.db.models.base import Base, BigId, LongText, ShortText, enum_column
+from albatros.db.models.inbox import Repo
+from albatros.domain.states import BuildState
+
+
+class StatusReport(Base):
+    """What a commit should show on its forge under one context; delivered once `sent` is `version`."""
+
+    __tablename__ = "status_reports"
+    __table_args__ = (
+        UniqueConstraint("repo_id", "commit", "context"),
+        CheckConstraint("sent <= version", name="sent_is_known"),
+        Index(
+            "ix_status_reports_due",
+            "next_try_at",
+            postgresql_where=text("sent < version"),
+            sqlite_where=text("sent < version"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    repo_id: Mapped[int] = mapped_column(ForeignKey("repos.id"))
+    commit: Mapped[str] = mapped_column(String(64))
+    context: Mapped[str] = mapped_column(ShortText)
+    build_id: Mapped[int] = mapped_column(ForeignKey("builds.id", ondelete="CASCADE"))
+    state: Mapped[BuildState] = mapped_column(enum_column(BuildState))
+    description: Mapped[str] = mapped_column(ShortText)
+    target_path: Mapped[str] = mapped_column(ShortText)
+    version: Mapped[int] = mapped_column(default=1)
+    sent: Mapped[int] = mapped_column(default=0)
+    tries: Mapped[int] = mapped_column(default=0)
+    error: Mapped[str] = mapped_column(LongText, default="")
+    next_try_at: Mapped[datetime]
+    holder: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None]
+
+    repo: Mapped[Repo] = relationship(lazy="joined", innerjoin=True)
+
+
+class Event(Base):
+    """Something that happened, for whoever watches; the id is the SSE event id."""
+
+    __tablename__ = "events"
+    # A watcher resumes after the last id it saw, so an id must never be given out twice.
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(64))
+    repo_id: Mapped[int] = mapped_column(ForeignKey("repos.id"))
+    build_id: Mapped[int] = mapped_column(ForeignKey("builds.id", ondelete="CASCADE"), index=True)
+    data: Mapped[dict[str, object]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Token(Base):
+    """An API token, stored as the SHA-256 of its 256 random bits."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(ShortText, unique=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    scope: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
+class Counter(Base):
+    """A named count that survives restarts, such as refused deliveries."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[str] = mapped_column(ShortText, primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger, default=0)
