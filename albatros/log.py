@@ -96,5 +96,5 @@ def configure(*, level: str = "info", json_lines: bool = False) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "sqlalchemy.engine"):
+    for noisy in ("httpx", "httpcore", "sqlalchemy.engine", "alembic", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,53 @@
+"""`albatros serve`: web, API, scheduler and publisher in one process, or the roles that were asked for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from albatros.errors import UsageError
+
+if TYPE_CHECKING:
+    from albatros.roles import Role
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("serve", help="run the server", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="the server's albatros.toml")
+    parser.add_argument(
+        "--roles", default="web,scheduler,publisher", help="what this process does, separated by commas (default: all)"
+    )
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM, then end in order; a second signal ends at once."""
+    from albatros import log, settings
+    from albatros.bootstrap import Server
+    from albatros.cli.stopping import stop_event
+
+    loaded = settings.load(args.config)
+    log.configure(level=loaded.server.log_level, json_lines=loaded.server.log_json)
+    logger = log.get_logger("albatros")
+    server = Server(loaded, roles=_roles(args.roles))
+    stop = stop_event()
+    recovered = server.start()
+    for warning in server.warnings():
+        logger.warning(warning)
+    logger.info("listening", url=server.local_url, recovered=str(recovered))
+    stop.wait()
+    logger.info("stopping; press Ctrl-C again to end at once")
+    server.stop()
+    return 0
+
+
+def _roles(text: str) -> frozenset[Role]:
+    from albatros.roles import Role
+
+    names = {name.strip() for name in text.split(",") if name.strip()}
+    unknown = names - set(Role)
+    if unknown or not names:
+        raise UsageError(f"--roles {text!r}: use some of {', '.join(Role)}")
+    return frozenset(Role(name) for name in names)
