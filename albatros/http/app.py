@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from anyio import to_thread
 from fastapi import FastAPI
 
-from albatros.http import problems, runner_api
+from albatros.http import dashboard, login, problems, render, runner_api
 from albatros.http.deps import AppContext
 from albatros.http.guards import BodyLimit, LastCatch, SecurityHeaders
 from albatros.http.proxies import TrustedProxies, parse_networks
@@ -31,7 +31,7 @@ def create_app(context: AppContext) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.context = context
-    for router in (runner_api.router,):
+    for router in (runner_api.router, dashboard.router, login.router, render.router):
         app.include_router(router)
     problems.install(app)
     # The last one added is the outermost.
