@@ -182,7 +182,7 @@ class Server:
         parts = self._parts
         settings = parts.settings
         assembler = Assembler(parts.database, parts.store, parts.signals, settings, parts.holder)
-        registries = {item.name: _registry_opener(item) for item in settings.registries}
+        registries = {item.name: registry_opener(item) for item in settings.registries}
         publisher = Publisher(parts.database, parts.store, parts.signals, registries, settings.limits, parts.holder)
         role = PublisherRole(assembler, publisher, observe)
         return [self._loop(f"publisher-{n}", Topic.PUBLISHER, role.step, IDLE_SECONDS) for n in range(PUBLISHERS)]
@@ -206,8 +206,8 @@ def _build_parts(settings: Settings) -> _Parts:
         forges={item.name: build_forge(item) for item in settings.forges},
         executor=LocalExecutor(settings.executor, data, bundle.content),
         bundle=bundle,
-        key=_secret_file(data / "keys" / "attempt.key", lambda: secrets.token_bytes(KEY_BYTES)),
-        holder=_secret_file(data / "keys" / "server-id", lambda: uuid.uuid4().hex.encode()).decode(),
+        key=_secret_file(data / "keys" / "attempt.key", _new_key),
+        holder=_secret_file(data / "keys" / "server-id", _new_id).decode(),
     )
 
 
@@ -247,7 +247,8 @@ def build_forge(item: ForgeSettings) -> Forge:
             return GiteaForge(item)
 
 
-def _registry_opener(item: RegistrySettings) -> Callable[[], Registry]:
+def registry_opener(item: RegistrySettings) -> Callable[[], Registry]:
+    """Opens a configured registry. Raises UsageError for an unusable address."""
     url = RegistryUrl.parse(item.url)
     credentials = None
     if item.username:
@@ -269,6 +270,14 @@ def _lock_data(data: Path) -> TextIOWrapper:
         lock.close()
         raise ConfigError(f"another server runs on {data}; stop it, or set server.data to another directory") from error
     return lock
+
+
+def _new_key() -> bytes:
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def _new_id() -> bytes:
+    return uuid.uuid4().hex.encode()
 
 
 def _secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
