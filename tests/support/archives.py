@@ -6,7 +6,7 @@ import io
 import json
 import struct
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from albatros.domain.platforms import PlatformHints
@@ -20,7 +20,7 @@ class Archive:
     """A docker-archive to be written: change a field to break it."""
 
     layers: Sequence[bytes] = ()
-    config: dict[str, object] = field(default_factory=lambda: {"architecture": "amd64", "os": "linux"})
+    config: Mapping[str, object] = field(default_factory=lambda: {"architecture": "amd64", "os": "linux"})
     diff_ids: list[str] | None = None
     config_bytes: bytes | None = None
     manifest_bytes: bytes | None = None
@@ -32,7 +32,7 @@ class Archive:
         """The archive's bytes."""
         names = self.layer_names or [f"{sha256_hex(layer)}/layer.tar" for layer in self.layers]
         diff_ids = [f"sha256:{sha256_hex(layer)}" for layer in self.layers] if self.diff_ids is None else self.diff_ids
-        config = self.config | {"rootfs": {"type": "layers", "diff_ids": diff_ids}}
+        config = dict(self.config) | {"rootfs": {"type": "layers", "diff_ids": diff_ids}}
         config_bytes = json.dumps(config).encode() if self.config_bytes is None else self.config_bytes
         config_name = f"{sha256_hex(config_bytes)}.json"
         entry = {"Config": config_name, "RepoTags": ["hello:latest"], "Layers": names}

@@ -106,7 +106,7 @@ def _path_in_image(entrypoint: str) -> str:
     if (
         not path
         or path != posixpath.normpath(path)
-        or path.startswith("..")
+        or path.startswith(("/", ".."))
         or len(path) > 90
         or not path.isprintable()
     ):

@@ -1,0 +1,161 @@
+"""From sources to one image: equal inputs give an equal index, and a bad source is named."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import BinaryIO
+
+import pytest
+
+from albatros.domain.platforms import Platform, PlatformHints
+from albatros.errors import ImageError, StoreFullError, TooLargeError, UsageError
+from albatros.images.assemble import AssembleOptions, assemble
+from albatros.images.base import NullLayerCache, Source
+from albatros.images.layers import Compression
+from albatros.images.model import Image, parse_json_object
+from tests.support.archives import Archive, elf, gzipped, layer, source
+from tests.support.stores import MemoryStore
+
+OPTIONS = AssembleOptions(
+    annotations={"source": "https://git.example.org/alba/hello", "revision": "0" * 40},
+    created=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+)
+FOUR = [
+    source(Archive([layer(hello=b"x" * 9000)]).tar(), "amd64 archive"),
+    source(gzipped(Archive([layer(hello=b"y")], {"architecture": "arm", "os": "linux"}).tar()), "arm archive"),
+    source(elf("arm64", payload=b"z" * 9000), "arm64 binary"),
+    source(elf("386"), "386 binary"),
+]
+PINNED = "sha256:863297a82ec750d598d7f9f7884a2a02b4e0893ffcb8e9eae6dc0d262d02a3d1"
+
+
+def run(sources: list[Source], options: AssembleOptions = OPTIONS, store: MemoryStore | None = None) -> Image:
+    return assemble(sources, store if store is not None else MemoryStore(), NullLayerCache(), options)
+
+
+def test_archives_and_binaries_become_one_index() -> None:
+    store = MemoryStore()
+    image = run(FOUR, store=store)
+    assert [str(platform) for platform in image.platforms] == [
+        "linux/386",
+        "linux/amd64",
+        "linux/arm/v6",
+        "linux/arm64/v8",
+    ]
+    assert {blob.digest for blob in image.all_blobs()} == set(store.blobs)
+    assert all(store.size(blob.digest) == blob.size for blob in image.all_blobs())
+    assert Image.load(store, image.digest) == image
+
+
+def test_the_index_is_pinned() -> None:
+    assert run(FOUR).digest == PINNED
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_neither_order_nor_threads_enter_the_digest(threads: int) -> None:
+    assert run(FOUR[::-1], replace(OPTIONS, threads=threads)).digest == PINNED
+
+
+def test_annotations_stand_on_the_index_and_on_every_manifest() -> None:
+    image = run(FOUR)
+    expected = {
+        "org.opencontainers.image.source": "https://git.example.org/alba/hello",
+        "org.opencontainers.image.revision": "0" * 40,
+        "org.opencontainers.image.created": "2026-01-02T03:04:05Z",
+    }
+    for data in (image.index_bytes, *(manifest.manifest_bytes for manifest in image.manifests)):
+        assert parse_json_object(data, "it")["annotations"] == expected
+
+
+def test_created_is_utc_whatever_the_commits_zone() -> None:
+    zone = timezone(timedelta(hours=5))
+    assert run(FOUR, replace(OPTIONS, created=datetime(2026, 1, 2, 8, 4, 5, tzinfo=zone))).digest == PINNED
+
+
+def created_of(*moments: str | None) -> object:
+    architectures = ("amd64", "386", "arm64")
+    configs = [
+        {"architecture": a, "os": "linux"} | ({"created": m} if m else {})
+        for a, m in zip(architectures, moments, strict=True)
+    ]
+    image = run([source(Archive([], config).tar(), str(n)) for n, config in enumerate(configs)], AssembleOptions())
+    annotations = parse_json_object(image.index_bytes, "index").get("annotations", {})
+    assert isinstance(annotations, dict)
+    return annotations.get("org.opencontainers.image.created")
+
+
+def test_without_a_commit_the_newest_source_dates_the_image() -> None:
+    assert created_of("1970-01-01T00:00:01Z", "2020-05-05T05:05:05.123456789Z", "2019-01-01T00:00:00+09:00") == (
+        "2020-05-05T05:05:05Z"
+    )
+    assert created_of("yesterday", "1970-01-01T00:00:01Z", None) == "1970-01-01T00:00:01Z"
+    assert created_of(None, "soon", None) is None
+
+
+def test_two_sources_for_one_platform_are_both_named() -> None:
+    again = source(elf("amd64"), "amd64 binary")
+    with pytest.raises(ImageError, match=r"amd64 archive and amd64 binary are both for linux/amd64"):
+        run([FOUR[0], again])
+
+
+def test_an_unqualified_arm_and_a_v6_are_the_same_platform() -> None:
+    other = source(elf("arm"), "v6", PlatformHints(explicit=Platform.parse("arm/v6")))
+    with pytest.raises(ImageError, match=r"linux/arm/v6"):
+        run([FOUR[1], other])
+
+
+def test_a_bad_source_is_named_and_the_good_ones_stop() -> None:
+    with pytest.raises(ImageError, match=r"^bad one: it is not a tar archive"):
+        run([FOUR[0], source(b"rubbish" * 1000, "bad one"), FOUR[2]])
+
+
+def test_a_bomb_is_refused_by_its_unpacked_size() -> None:
+    bomb = source(gzipped(Archive([bytes(8 << 20)]).tar()), "bomb")
+    with pytest.raises(TooLargeError, match=r"^bomb: it unpacks to more than 1048576 bytes"):
+        run([bomb], replace(OPTIONS, max_size=1 << 20))
+
+
+def test_a_full_store_is_told_as_that() -> None:
+    with pytest.raises(StoreFullError, match=r"^amd64 archive: "):
+        run([FOUR[0]], store=MemoryStore(capacity=10))
+
+
+def test_no_sources_make_no_image() -> None:
+    with pytest.raises(ImageError, match="no source"):
+        run([])
+
+
+def test_an_unknown_annotation_is_wrong_use() -> None:
+    with pytest.raises(UsageError, match="'colour' is not an annotation"):
+        run(FOUR, AssembleOptions(annotations={"colour": "red"}))
+
+
+def test_text_that_utf8_cannot_carry_is_refused() -> None:
+    archive = Archive([], {"architecture": "amd64", "os": "linux", "author": "\ud800"})
+    with pytest.raises(ImageError, match="cannot carry"):
+        run([source(archive.tar())])
+
+
+@pytest.mark.parametrize("compression", Compression)
+def test_a_scratch_image_costs_at_most_3_kib_of_json(compression: Compression) -> None:
+    image = run([source(elf("amd64"))], replace(OPTIONS, compression=compression))
+    layers = sum(found.size for manifest in image.manifests for found in manifest.layers)
+    assert sum(blob.size for blob in image.all_blobs()) - layers <= 3 << 10
+    assert image.manifests[0].layers[0].media_type == compression.media_type
+
+
+def test_sources_are_read_at_the_same_time() -> None:
+    together = threading.Barrier(2, timeout=30)
+
+    def meeting(inner: Source) -> Source:
+        @contextmanager
+        def opened() -> Iterator[BinaryIO]:
+            together.wait()
+            with inner.open() as stream:
+                yield stream
+
+        return replace(inner, open=opened)
+
+    assert len(run([meeting(FOUR[0]), meeting(FOUR[2])], replace(OPTIONS, threads=2)).manifests) == 2
