@@ -6,7 +6,7 @@ from typing import cast
 from albatros.runner.attributes import nix_selection, nix_string, split_attribute
 from albatros.runner.evaluate import check_flake, evaluate_call
 from albatros.runner.failure import JobFailedError, Reason, shorten
-from albatros.runner.nix import STORE_PATH, Nix, failure
+from albatros.runner.nix import STORE_PATH, Nix, NixCall, failure
 from albatros.runner.nixlog import NixLog, short_name
 from albatros.runner.order import BuildOrder
 from albatros.runner.source import Clone
@@ -24,7 +24,7 @@ def build(work: Work, nix: Nix, clone: Clone, order: BuildOrder) -> dict[str, st
     log = NixLog(work.log.line)
     # The link keeps a garbage collection from taking the outputs before they are uploaded.
     flags = ["--out-link", work.path("result"), "--json", "--log-format", "internal-json", "-v"]
-    status, output = nix.run(["build", *flags, _installable(nix, order.drv_path)], log)
+    status, output = nix.run(NixCall(["build", *flags, _installable(nix, order.drv_path)]), log)
     if status != 0:
         raise _failed(order, log)
     outputs = _outputs(output)
@@ -40,7 +40,7 @@ def _evaluate(work: Work, nix: Nix, clone: Clone, order: BuildOrder) -> None:
         raise JobFailedError(Reason.DRIVER, f"The order's attribute is unusable: {error}.") from error
     expression = f"(builtins.getFlake {nix_string(clone.flake)}).{nix_selection(path)}.drvPath"
     log = NixLog(work.log.line)
-    status, output = evaluate_call(work, nix, ["eval", "--raw", "--expr", expression], log)
+    status, output = evaluate_call(work, nix, NixCall(["eval", "--raw", "--expr", expression]), log)
     if status != 0:
         raise failure(f"{order.attribute} does not evaluate", log.error_text(), Reason.EVALUATION_FAILED)
     if output.strip() != order.drv_path:

@@ -48,6 +48,7 @@ class Task(NamedTuple):
     on_line: LineSink
     stdout_limit: int = 1 << 20
     memory_bytes: int = 0
+    stdin: str = os.devnull
 
 
 class Children:
@@ -107,16 +108,17 @@ class Children:
                 resource.setrlimit(resource.RLIMIT_AS, (task.memory_bytes, task.memory_bytes))
 
         try:
-            self._current = subprocess.Popen(
-                task.argv,
-                env=dict(task.env),
-                cwd=task.cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                preexec_fn=prepare,  # noqa: PLW1509 - no lock of another thread is needed between fork and exec here
-            )
+            with open(task.stdin, "rb") as stdin:
+                self._current = subprocess.Popen(
+                    task.argv,
+                    env=dict(task.env),
+                    cwd=task.cwd,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                    preexec_fn=prepare,  # noqa: PLW1509 - no lock of another thread is needed between fork and exec
+                )
         except FileNotFoundError as error:
             text = f"{task.argv[0]} is not on the runner's PATH; install it on this machine."
             raise JobFailedError(Reason.DRIVER, text) from error

@@ -10,8 +10,8 @@ from typing import NamedTuple, cast
 
 from albatros.runner.attributes import attribute_path, nix_selection, nix_string
 from albatros.runner.failure import JobFailedError, Reason, shorten
-from albatros.runner.locks import refuse_local_inputs
-from albatros.runner.nix import STORE_PATH, Nix, failure
+from albatros.runner.locks import inputs_expression, refuse_local_inputs, refuse_local_locks
+from albatros.runner.nix import STORE_PATH, Nix, NixCall, failure
 from albatros.runner.nixlog import NixLog
 from albatros.runner.source import Clone
 from albatros.runner.work import Work
@@ -19,7 +19,8 @@ from albatros.runner.work import Work
 CATEGORIES = ("packages", "checks")
 ERROR_LIMIT = 8 << 10
 OUTPUT_LIMIT = 64 << 20
-FILE_LIMIT = 16 << 20
+FLAKE_LIMIT = 1 << 20
+LOCK_LIMIT = 16 << 20
 # What `tryEval` cannot catch (a type error, `abort`) ends the whole call.
 ALL = """
 let
@@ -104,8 +105,8 @@ class Evaluation:
 
     def _eval(self, text: str, log: NixLog) -> object | None:
         """The value of an expression, None when it does not evaluate."""
-        arguments = ["eval", "--json", "--expr", self._expression(text)]
-        status, output = evaluate_call(self._work, self._nix, arguments, log)
+        call = NixCall(["eval", "--json", "--expr", self._expression(text)])
+        status, output = evaluate_call(self._work, self._nix, call, log)
         return cast("object", json.loads(output)) if status == 0 else None
 
     def _all(self) -> list[Attribute] | None:
@@ -158,7 +159,7 @@ class Evaluation:
             megabytes = str(self._limits.memory_bytes >> 20)
             arguments = ["--flake", f"{self._clone.flake}#{category}", "--force-recurse", "--workers", "1"]
             arguments += ["--max-memory-size", megabytes, "--gc-roots-dir", self._work.folder("roots")]
-            status, output = self._nix.run(arguments, log, program="nix-eval-jobs", stdout_limit=OUTPUT_LIMIT)
+            status, output = self._nix.run(NixCall(arguments, "nix-eval-jobs", OUTPUT_LIMIT), log)
             if status != 0:
                 return self._each(paths)
             found += [from_eval_jobs(category, line) for line in output.splitlines() if line.strip()]
@@ -181,24 +182,38 @@ class Evaluation:
 def check_flake(work: Work, nix: Nix, clone: Clone) -> None:
     """Refuse a commit without a flake, and one whose inputs are not locked or lie on this machine."""
     name = work.order.repo.full_name
-    if clone.git.file("flake.nix", FILE_LIMIT) is None:
+    flake = clone.git.file("flake.nix", FLAKE_LIMIT)
+    if flake is None:
         text = (
             f"{name} has no flake.nix at the root of commit {work.order.repo.commit[:12]}; add one, or move it there."
         )
         raise JobFailedError(Reason.EVALUATION_FAILED, text)
-    refuse_local_inputs(clone.git.file("flake.lock", FILE_LIMIT))
+    refuse_local_locks(clone.git.file("flake.lock", LOCK_LIMIT))
+    refuse_local_inputs(_declared_inputs(work, nix, flake))
     # Not with --no-write-lock-file: that flag turns the refusal off, and an unlocked `path:` input then reads any file
     # that this user can read.
     log = NixLog()
-    status, _ = evaluate_call(work, nix, ["flake", "metadata", "--json", "--no-update-lock-file", clone.flake], log)
+    call = NixCall(["flake", "metadata", "--json", "--no-update-lock-file", clone.flake])
+    status, _ = evaluate_call(work, nix, call, log)
     if status != 0:
         raise failure(f"The flake of {name} is not usable", log.error_text(), Reason.EVALUATION_FAILED)
 
 
-def evaluate_call(work: Work, nix: Nix, arguments: list[str], log: NixLog) -> tuple[int, str]:
+def _declared_inputs(work: Work, nix: Nix, flake: str) -> object:
+    log = NixLog()
+    expression = work.write("inputs.nix", inputs_expression(flake))
+    call = NixCall(["--eval", "--strict", "--json", "-"], "nix-instantiate", stdin=expression)
+    status, output = evaluate_call(work, nix, call, log)
+    if status != 0:
+        text = f"flake.nix of {work.order.repo.full_name} is not usable"
+        raise failure(text, log.error_text().replace("(string)", "flake.nix"), Reason.EVALUATION_FAILED)
+    return cast("object", json.loads(output))
+
+
+def evaluate_call(work: Work, nix: Nix, call: NixCall, log: NixLog) -> tuple[int, str]:
     """A Nix call that evaluates, within the order's memory. Raises JobFailedError (oom) when that is not enough."""
     memory = work.order.limits.memory_bytes
-    status, output = nix.run(arguments, log, stdout_limit=OUTPUT_LIMIT, memory=memory)
+    status, output = nix.run(call._replace(stdout_limit=OUTPUT_LIMIT, memory_bytes=memory), log)
     text = log.error_text()
     if status < 0 or re.search(r"out of memory|bad_alloc|Cannot allocate memory", text, re.IGNORECASE):
         ended = f"signal {-status}" if status < 0 else "no memory left"

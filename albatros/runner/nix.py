@@ -5,8 +5,9 @@ Settings and access tokens go to Nix in a file that only this user reads (NIX_US
 
 import json
 import os
+import platform
 import re
-from typing import cast
+from typing import NamedTuple, cast
 
 from albatros.runner.children import Task
 from albatros.runner.failure import JobFailedError, Reason, shorten
@@ -63,6 +64,8 @@ def settings(work: Work) -> str:
             "sandbox": _flag(nix.sandbox),
             "sandbox-fallback": "false",
             "sandbox-paths": " ".join(nix.sandbox_paths),
+            # Added to what this machine builds by itself, such as i686-linux on x86_64-linux.
+            "extra-extra-platforms": " ".join(nix.extra_systems),
             "build-users-group": "",
         }
     for key, value in values.items():
@@ -70,6 +73,16 @@ def settings(work: Work) -> str:
             text = f"The Nix setting {key} of the order has a line break or a '#' in it; correct the server's settings."
             raise JobFailedError(Reason.DRIVER, text)
     return "".join(f"{key} = {value}\n" for key, value in values.items())
+
+
+class NixCall(NamedTuple):
+    """A command of Nix; `memory_bytes` bounds its address space, 0 does not; `stdin` is a file."""
+
+    arguments: list[str]
+    program: str = "nix"
+    stdout_limit: int = 1 << 20
+    memory_bytes: int = 0
+    stdin: str = os.devnull
 
 
 class Nix:
@@ -89,21 +102,19 @@ class Nix:
         self.root = parameters.partition("&")[0].rstrip("/")
         """Where the store's files really are: this prefix, then /nix/store."""
 
-    def run(
-        self, arguments: list[str], log: NixLog, *, program: str = "nix", stdout_limit: int = 1 << 20, memory: int = 0
-    ) -> tuple[int, str]:
+    def run(self, call: NixCall, log: NixLog) -> tuple[int, str]:
         """Run a Nix command; its exit status and standard output."""
-        argv = [program, *arguments]
-        task = Task(argv, self.environment, self._work.directory, log.take, stdout_limit, memory)
-        done = self._work.children.run(task)
+        argv = [call.program, *call.arguments]
+        limits = (call.stdout_limit, call.memory_bytes, call.stdin)
+        done = self._work.children.run(Task(argv, self.environment, self._work.directory, log.take, *limits))
         return done.status, done.stdout.decode("utf-8", "replace")
 
-    def must(self, arguments: list[str], *, program: str = "nix", stdout_limit: int = 64 << 20) -> str:
+    def must(self, arguments: list[str]) -> str:
         """Run a Nix command that has to succeed; its standard output. Raises JobFailedError."""
         log = NixLog()
-        status, output = self.run(arguments, log, program=program, stdout_limit=stdout_limit)
+        status, output = self.run(NixCall(arguments, stdout_limit=64 << 20), log)
         if status != 0:
-            raise failure(f"{program} {arguments[0]} failed", log.error_text(), Reason.DRIVER)
+            raise failure(f"nix {arguments[0]} failed", log.error_text(), Reason.DRIVER)
         return output
 
     def version(self) -> str:
@@ -126,7 +137,7 @@ class Nix:
 
     def _compare_settings(self) -> None:
         log = NixLog()
-        status, output = self.run(["show-config", "--json"], log)
+        status, output = self.run(NixCall(["show-config", "--json"]), log)
         if status != 0:
             output = self.must(["config", "show", "--json"])
         for key, wanted in (("sandbox", True), ("sandbox-fallback", False)):
@@ -136,14 +147,14 @@ class Nix:
                 raise JobFailedError(Reason.DRIVER, text)
 
     def _probe(self) -> None:
-        system = self._work.order.nix.systems[0] if self._work.order.nix.systems else "x86_64-linux"
+        system = f"{platform.machine()}-linux"
         # The attempt's id makes the derivation new, so that it is built now and not taken from an earlier answer.
         arguments = f'name = "albatros-probe-{self._work.order.attempt}"; system = "{system}"; builder = "/bin/sh";'
         # JSON's escapes are Nix's too, and the script has no `${` in it.
         expression = f'derivation {{ {arguments} args = [ "-c" {json.dumps(PROBE_SCRIPT)} ]; }}'
         log = NixLog()
         flags = ["--no-link", "--log-format", "internal-json", "-v"]
-        status, _ = self.run(["build", *flags, "--expr", expression], log)
+        status, _ = self.run(NixCall(["build", *flags, "--expr", expression]), log)
         # In a sandbox without /bin/sh the probe cannot even start: that is containment too.
         no_shell = os.path.exists("/bin/sh") and "No such file or directory" in log.error_text() + "".join(
             log.last_lines

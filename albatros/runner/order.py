@@ -29,7 +29,7 @@ class NixOrder(NamedTuple):
     substituters: tuple[str, ...]
     trusted_public_keys: tuple[str, ...]
     import_from_derivation: bool
-    systems: tuple[str, ...]
+    extra_systems: tuple[str, ...]
 
 
 class Limits(NamedTuple):
@@ -166,7 +166,7 @@ def _nix(fields: Fields) -> NixOrder:
         substituters=fields.texts("substituters"),
         trusted_public_keys=fields.texts("trusted_public_keys"),
         import_from_derivation=fields.flag("import_from_derivation"),
-        systems=fields.texts("systems"),
+        extra_systems=fields.texts("extra_systems"),
     )
 
 

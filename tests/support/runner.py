@@ -42,6 +42,19 @@ def copy_repo(directory: Path, source: Path) -> str:
     return commit_all(directory)
 
 
+def hostile_repo(directory: Path, name: str, secret: Path) -> str:
+    """Commit one of the hostile flakes, aimed at a file; the commit's id."""
+    directory.mkdir(parents=True)
+    words = {"@SECRET@": str(secret), "@SECRET_DIR@": str(secret.parent), "@SECRET_NAME@": secret.name}
+    for source in (FLAKES / "hostile" / name).iterdir():
+        text = source.read_text()
+        for word, value in words.items():
+            text = text.replace(word, value)
+        (directory / source.name).write_text(text)
+    git(directory, "init", "--quiet", "--initial-branch=main")
+    return commit_all(directory)
+
+
 def commit_all(directory: Path) -> str:
     """Commit everything; the commit's id."""
     git(directory, "add", "--all")
@@ -73,7 +86,7 @@ def evaluation_order(repo: Path, commit: str, **limits: int) -> dict[str, object
             "substituters": [],
             "trusted_public_keys": [],
             "import_from_derivation": False,
-            "systems": ["x86_64-linux", "i686-linux"],
+            "extra_systems": [],
         },
         "limits": {
             "wall_seconds": 100,
