@@ -8,13 +8,30 @@ from contextlib import asynccontextmanager
 from anyio import to_thread
 from fastapi import FastAPI
 
-from albatros.http import dashboard, login, problems, render, runner_api
+from albatros.http import dashboard, live, login, problems, render, runner_api, webhooks
+from albatros.http.api import artifacts, builds, deliveries, images, jobs, repos, system
 from albatros.http.deps import AppContext
 from albatros.http.guards import BodyLimit, LastCatch, SecurityHeaders
+from albatros.http.hub import Hub
 from albatros.http.proxies import TrustedProxies, parse_networks
 
 THREADS = 16
 """Calls that may be at the database or the store at once; the others wait their turn."""
+_ROOMS = (
+    webhooks,
+    runner_api,
+    builds,
+    jobs,
+    repos,
+    images,
+    artifacts,
+    deliveries,
+    live,
+    system,
+    dashboard,
+    login,
+    render,
+)
 OPENAPI_PATH = "/api/v1/openapi.json"
 
 
@@ -31,8 +48,10 @@ def create_app(context: AppContext) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.context = context
-    for router in (runner_api.router, dashboard.router, login.router, render.router):
-        app.include_router(router)
+    app.state.hub = Hub(context.database, context.signals)
+    app.state.answers = system.Answers()
+    for room in _ROOMS:
+        app.include_router(room.router)
     problems.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)
@@ -43,6 +62,7 @@ def create_app(context: AppContext) -> FastAPI:
 
 
 @asynccontextmanager
-async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = THREADS
     yield
+    app.state.hub.close()

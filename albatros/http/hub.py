@@ -74,10 +74,15 @@ class Hub:
         self._closed = False
 
     def check_room(self) -> None:
-        """Raise OverloadedError when MAX_STREAMS are open; called before an answer begins, which cannot be refused later."""
+        """Raise OverloadedError when MAX_STREAMS are open: asked before an answer begins, since later is too late."""
         with self._lock:
             if self._closed or len(self._streams) >= MAX_STREAMS:
                 raise OverloadedError(f"{len(self._streams)} live streams are open already; come back later")
+
+    def size(self) -> int:
+        """Streams that are open."""
+        with self._lock:
+            return len(self._streams)
 
     @contextmanager
     def subscribe(self, job_id: int | None = None) -> Iterator[Subscription]:

@@ -41,7 +41,7 @@ def answer(request: Request, content: Content) -> Response:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     start, stop, status = 0, content.size, HTTPStatus.OK
     match = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
-    if match is not None and (match[1] or match[2]) and _range_holds(request, headers.get("ETag")):
+    if match is not None and _is_range(match[1], match[2]) and _range_holds(request, headers.get("ETag")):
         start, stop = _bounds(match[1], match[2], content.size)
         if start >= stop:
             return _unsatisfiable(content.size)
@@ -62,6 +62,10 @@ def _range_holds(request: Request, etag: str | None) -> bool:
     """False when the range was meant for other bytes than these."""
     condition = request.headers.get("if-range")
     return condition is None or condition == etag
+
+
+def _is_range(first: str, last: str) -> bool:
+    return bool(first or last) and not (first and last and int(last) < int(first))
 
 
 def _bounds(first: str, last: str, size: int) -> tuple[int, int]:

@@ -51,6 +51,7 @@ class WebServer:
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=STOP_SECONDS,
         )
+        self._app = app
         self._server = uvicorn.Server(config)
         self._sock = sock
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [sock]}, name="web", daemon=True)
@@ -68,6 +69,8 @@ class WebServer:
 
     def stop(self) -> None:
         """Finish what is being answered, at most 10 s, and close the socket."""
+        # Live streams end by themselves only after an hour.
+        self._app.state.hub.close()
         self._server.should_exit = True
         self._thread.join(STOP_SECONDS + 5)
         self._sock.close()

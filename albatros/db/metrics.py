@@ -1,0 +1,64 @@
+"""The counts behind /metrics, all of them read in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeVar
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from albatros.db.models import Attempt, Build, Counter, Job, Publication, StatusReport
+from albatros.db.session import now
+from albatros.domain.states import OPEN_ATTEMPTS, BuildState, JobState, PublicationState
+
+S = TypeVar("S", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How a server stands; ages in seconds."""
+
+    builds: Mapping[str, int]
+    jobs: Mapping[str, int]
+    publications: Mapping[str, int]
+    attempts_open: int
+    statuses_due: int
+    statuses_lag: float
+    """How long the oldest commit status that is due waits."""
+    queue_age: float
+    """How long the oldest Job waits that could run now."""
+    counters: Mapping[str, int]
+
+
+def gather(session: Session) -> Figures:
+    """Count everything."""
+    at = now()
+    late, due = session.execute(
+        select(func.min(StatusReport.next_try_at), func.count()).where(StatusReport.sent < StatusReport.version)
+    ).one()
+    queued = select(func.min(Job.created_at)).where(Job.state == JobState.QUEUED, Job.ended_at.is_(None))
+    opened = select(func.count()).select_from(Attempt).where(Attempt.state.in_(OPEN_ATTEMPTS))
+    return Figures(
+        builds=_by_state(session, Build.state, BuildState),
+        jobs=_by_state(session, Job.state, JobState),
+        publications=_by_state(session, Publication.state, PublicationState),
+        attempts_open=session.scalar(opened) or 0,
+        statuses_due=due,
+        statuses_lag=_age(late, at),
+        queue_age=_age(session.scalar(queued), at),
+        counters=dict(session.execute(select(Counter.name, Counter.value)).tuples().all()),
+    )
+
+
+def _by_state(session: Session, column: InstrumentedAttribute[S], states: type[S]) -> dict[str, int]:
+    """Every state with its count: one that nothing is in counts nought, so that a graph does not break off."""
+    found = dict(session.execute(select(column, func.count()).group_by(column)).tuples().all())
+    return {state.value: found.get(state, 0) for state in states}
+
+
+def _age(since: datetime | None, at: datetime) -> float:
+    return max(0.0, (at - since).total_seconds()) if since is not None else 0.0

@@ -1,0 +1,256 @@
+"""The bodies of the REST API. Field names are part of the contract: add to them, never change them.
+
+Times are UTC in ISO 8601; sizes are bytes; ids are numbers that mean nothing else.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, PublicationState, Reason, Trigger
+
+Item = TypeVar("Item")
+Time = Annotated[datetime, AfterValidator(lambda value: value.replace(tzinfo=UTC))]
+"""The database keeps UTC without saying so."""
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Page(_Out, Generic[Item]):
+    """Some items, and where the others are."""
+
+    items: list[Item]
+    next: str | None = Field(description="the cursor of the page after this one; null on the last page")
+
+
+class RepoName(_Out):
+    """Which git project it is."""
+
+    forge: str
+    owner: str
+    name: str
+
+
+class BuildSummary(_Out):
+    """One commit to be built."""
+
+    id: int
+    number: int = Field(description="counts the builds of its repo")
+    repo: RepoName
+    ref: str
+    commit: str
+    flavor: str
+    trigger: Trigger
+    trusted: bool
+    author: str
+    title: str
+    state: BuildState
+    reason: Reason | None
+    message: str
+    rerun_of: int | None
+    created_at: Time
+    started_at: Time | None
+    ended_at: Time | None
+
+
+class RepoOut(RepoName):
+    """One git project on a configured forge."""
+
+    private: bool
+    default_branch: str
+    allowed: bool = Field(description="it may build here: added by an operator, or covered by its forge's settings")
+    created_at: Time
+    newest_build: BuildSummary | None
+
+
+class JobSummary(_Out):
+    """One derivation of a build on one system, or its evaluation."""
+
+    id: int
+    build_id: int
+    kind: JobKind
+    name: str
+    attributes: list[str]
+    system: str
+    drv_path: str | None
+    state: JobState
+    reason: Reason | None
+    message: str
+    created_at: Time
+    started_at: Time | None
+    ended_at: Time | None
+
+
+class AttemptOut(_Out):
+    """One try at a job."""
+
+    id: str
+    number: int
+    state: AttemptState
+    reason: Reason | None
+    message: str
+    executor: str
+    host: str
+    nix_version: str
+    log_bytes: int
+    created_at: Time
+    claimed_at: Time | None
+    ended_at: Time | None
+
+
+class ArtifactOut(_Out):
+    """An output kept for download."""
+
+    id: int
+    job_id: int
+    output: str
+    path: str = Field(description="inside the output; empty for the output itself")
+    file_name: str
+    kind: str
+    digest: str
+    size: int
+    executable: bool
+    store_path: str
+    nar_hash: str
+    created_at: Time
+
+
+class JobDetail(JobSummary):
+    """A job with its tries, what it needs and what it made."""
+
+    build: BuildSummary
+    needs: list[int]
+    attempts: list[AttemptOut]
+    artifacts: list[ArtifactOut]
+
+
+class EdgeOut(_Out):
+    """`job` waits for `needs`."""
+
+    job: int
+    needs: int
+
+
+class PublicationOut(_Out):
+    """One image at one registry under one tag."""
+
+    id: int
+    registry: str
+    name: str
+    tag: str
+    required: bool
+    state: PublicationState
+    reason: Reason | None
+    message: str
+    tries: int
+    next_try_at: Time | None = Field(description="null when it has ended")
+    bytes_sent: int
+    bytes_skipped: int
+    created_at: Time
+    ended_at: Time | None
+
+
+class ImageOut(_Out):
+    """The container form of a build: one OCI index."""
+
+    id: int
+    build_id: int
+    name: str
+    digest: str
+    size: int
+    platforms: list[str]
+    created_at: Time
+    publications: list[PublicationOut]
+
+
+class StatusOut(_Out):
+    """What the commit shows on its forge under one context."""
+
+    context: str
+    state: BuildState
+    description: str
+    delivered: bool = Field(description="the forge shows this state")
+    tries: int
+    error: str
+
+
+class BuildDetail(BuildSummary):
+    """A build with everything that belongs to it."""
+
+    jobs: list[JobSummary]
+    edges: list[EdgeOut]
+    images: list[ImageOut]
+    artifacts: list[ArtifactOut]
+    statuses: list[StatusOut]
+    truncated: bool = Field(description="a list was cut: the build has more of something than one answer holds")
+
+
+class RegistryOut(_Out):
+    """A configured registry; its credentials are told to nobody."""
+
+    name: str
+    url: str = Field(description="without user, password and query")
+    public: bool
+    required: bool
+    names: list[str]
+    repos: list[str]
+    refs: list[str]
+
+
+class DeliveryOut(_Out):
+    """One inbound webhook, or one head that was found by comparing."""
+
+    id: int
+    forge: str
+    delivery_id: str
+    event: str
+    repo: RepoName | None
+    reason: str = Field(description="why it made no build; empty when it made one")
+    builds: list[int]
+    received_at: Time
+
+
+class TriggerIn(_In):
+    """What to build."""
+
+    ref: str = Field(min_length=1, max_length=1024, description="a branch, a tag, a whole ref or a full commit id")
+
+
+class AddRepoIn(_In):
+    """Which repo may build."""
+
+    forge: str = Field(min_length=1, max_length=63)
+    owner: str = Field(min_length=1, max_length=100)
+    name: str = Field(min_length=1, max_length=100)
+
+
+class Health(_Out):
+    """The process answers."""
+
+    status: str
+    version: str
+
+
+class Readiness(_Out):
+    """What the server needs, each `ok` or `unavailable`; the log says why."""
+
+    database: str
+    store: str
+
+
+class ProblemOut(_Out):
+    """An RFC 9457 problem."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
