@@ -4,13 +4,10 @@ Exit status: 0 reported, 2 started wrongly, 3 the Attempt is lost or closed.
 """
 
 import os
-import platform
-import secrets
 import sys
 import time
 
-from albatros.runner.failure import JobFailedError, LeaseLostError
-from albatros.runner.lease import EXIT_LOST, Lease
+from albatros.runner.failure import EXIT_LOST, JobFailedError, LeaseLostError
 from albatros.runner.logstream import LogStream
 from albatros.runner.order import Order, parse_order
 from albatros.runner.protocol import Server
@@ -23,7 +20,7 @@ def main() -> int:
     """Run one Attempt; the process's exit status."""
     try:
         token = _take_token(os.environ["ALBATROS_TOKEN_FILE"])
-        server = Server(os.environ["ALBATROS_URL"], token, secrets.token_hex(16))
+        server = Server(os.environ["ALBATROS_URL"], token, os.urandom(16).hex())
         directory = os.environ["ALBATROS_WORKDIR"]
     except (KeyError, OSError, ValueError) as error:
         print(f"albatros-runner: {error}; an executor of albatros starts this program", file=sys.stderr)
@@ -46,7 +43,7 @@ def _take_token(path: str) -> str:
 
 def _attempt(server: Server, directory: str) -> int:
     started = time.monotonic()
-    document = server.claim(platform.node(), os.getpid())
+    document = server.claim(os.uname().nodename, os.getpid())
     spool = os.path.join(directory, "log")
     try:
         order = parse_order(document)
@@ -57,7 +54,7 @@ def _attempt(server: Server, directory: str) -> int:
         return _report(server, log, {**failed, "nix_version": None, "evaluation": None, "outputs": []})
     server.lease_seconds = float(order.lease_seconds)
     log = LogStream(server, spool, order.limits.log_bytes, order.secrets())
-    log.line(f"claimed on {platform.node()}; cloning {order.repo.full_name} at {order.repo.commit}")
+    log.line(f"claimed on {os.uname().nodename}; cloning {order.repo.full_name} at {order.repo.commit}")
     return _do(server, log, order, directory, started)
 
 
@@ -65,6 +62,7 @@ def _do(server: Server, log: LogStream, order: Order, directory: str, started: f
     # Imported here and not above: the line above is on its way to the server meanwhile.
     from albatros.runner.children import Children  # noqa: PLC0415
     from albatros.runner.job import run_job  # noqa: PLC0415
+    from albatros.runner.lease import Lease  # noqa: PLC0415
     from albatros.runner.nix import choose_store  # noqa: PLC0415
     from albatros.runner.work import Work  # noqa: PLC0415
 

@@ -96,7 +96,7 @@ class Evaluation:
             text = f"The flake of {self._full_name} has neither packages nor checks; add `packages.<system>.<name>`."
             raise JobFailedError(Reason.EVALUATION_FAILED, text)
         for attribute in found:
-            outcome = attribute.drv_path or f"does not evaluate: {(attribute.error or '').strip().splitlines()[-1:]}"
+            outcome = attribute.drv_path or f"does not evaluate: {attribute.error}"
             self._work.log.line(f"{attribute.attribute}: {outcome}")
         return self._with_needs(found)
 

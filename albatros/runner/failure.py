@@ -3,6 +3,8 @@
 from enum import StrEnum
 
 MESSAGE_LIMIT = 4000
+EXIT_LOST = 3
+"""Exit status of a runner whose Attempt is lost or closed."""
 
 
 class Reason(StrEnum):

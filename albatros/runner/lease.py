@@ -7,10 +7,9 @@ import threading
 from types import FrameType
 
 from albatros.runner.children import Children
-from albatros.runner.failure import JobFailedError, LeaseLostError, Reason
+from albatros.runner.failure import EXIT_LOST, JobFailedError, LeaseLostError, Reason
 from albatros.runner.protocol import Server
 
-EXIT_LOST = 3
 STOPS = {str(reason): reason for reason in (Reason.CANCELLED, Reason.SUPERSEDED, Reason.HANDBACK)}
 
 

@@ -5,7 +5,6 @@ Settings and access tokens go to Nix in a file that only this user reads (NIX_US
 
 import json
 import os
-import platform
 import re
 from typing import NamedTuple, cast
 
@@ -147,7 +146,7 @@ class Nix:
                 raise JobFailedError(Reason.DRIVER, text)
 
     def _probe(self) -> None:
-        system = f"{platform.machine()}-linux"
+        system = f"{os.uname().machine}-linux"
         # The attempt's id makes the derivation new, so that it is built now and not taken from an earlier answer.
         arguments = f'name = "albatros-probe-{self._work.order.attempt}"; system = "{system}"; builder = "/bin/sh";'
         # JSON's escapes are Nix's too, and the script has no `${` in it.

@@ -15,6 +15,7 @@ RESULT_BUILD_LINE, RESULT_PHASE, RESULT_POST_BUILD_LINE = 101, 104, 107
 LEVEL_ERROR, LEVEL_NOTICE = 0, 2
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 KEPT_LINES = 40
+SHOW_TRACE = "(use '--show-trace' to show detailed location information)"
 
 
 class NixLog:
@@ -54,6 +55,8 @@ class NixLog:
         text = ANSI.sub("", line)
         if text.startswith("error:"):
             self.errors.append(text)
+        elif text == SHOW_TRACE:
+            return
         elif self.errors and not text.startswith("warning:"):
             self.errors[-1] += "\n" + text
         if text.strip():
@@ -91,7 +94,7 @@ class NixLog:
         level, message = event.get("level"), event.get("msg")
         if not isinstance(message, str) or not isinstance(level, int) or level > LEVEL_NOTICE:
             return
-        text = ANSI.sub("", message)
+        text = ANSI.sub("", message).replace(SHOW_TRACE, "").rstrip()
         if level == LEVEL_ERROR:
             self.errors.append(text)
         self._write(text)
