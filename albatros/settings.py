@@ -80,7 +80,9 @@ class ExecutorSettings(_Section):
     trusted_public_keys: tuple[str, ...] = Field((), description="keys of the substituters")
     import_from_derivation: bool = Field(False, description="let evaluation build, for trusted senders")
     extra_systems: tuple[str, ...] = Field((), description="systems that this machine builds beside its own")
-    nix_store: str = Field("", description="NIX_REMOTE of the local runner; default: the nix-daemon, else a store of its own")
+    nix_store: str = Field(
+        "", description="NIX_REMOTE of the local runner; default: the nix-daemon, else a store of its own"
+    )
     shutdown: ShutdownMode = Field(ShutdownMode.HAND_BACK, description="`hand_back` or `finish` running Jobs at Ctrl-C")
 
 
@@ -113,7 +115,9 @@ class RegistrySettings(_Section):
     username: str = Field("", description="user for docker://")
     password: SecretStr = Field(SecretStr(""), description="password or token for docker://")
     public: bool = Field(True, description="anyone can pull from it: private repos stay away")
-    names: tuple[str, ...] = Field(("{owner}/{repo}",), description="image names a repo may publish, and what is below them")
+    names: tuple[str, ...] = Field(
+        ("{owner}/{repo}",), description="image names a repo may publish, and what is below them"
+    )
     repos: tuple[str, ...] = Field(("*/*",), description="globs of owner/name that may publish")
     refs: tuple[str, ...] = Field(("refs/heads/*", "refs/tags/*"), description="globs of refs that publish")
     required: bool = Field(True, description="a Build is green only when this Publication is done")
@@ -123,9 +127,16 @@ class RetentionSettings(_Section):
     """`[retention]`: what `albatros gc` and the collector take away."""
 
     builds_days: int = Field(90, ge=1, description="days that an ended Build is kept")
-    keep_builds: int = Field(20, ge=1, description="newest Builds of each repo and ref that are always kept")
+    keep_builds: int = Field(
+        20, ge=1, description="newest Builds of each repo and ref that are always kept, as is the newest green one"
+    )
     logs_days: int = Field(30, ge=1, description="days that logs of ended Builds are kept")
-    artifacts_days: int = Field(30, ge=1, description="days that Artifacts are kept; those of the newest Build of a ref stay")
+    artifacts_days: int = Field(
+        30,
+        ge=1,
+        description="days that Artifacts and the bytes of published images are kept; "
+        "those of a ref's newest Build and of its newest green one stay",
+    )
     deliveries_days: int = Field(30, ge=1, description="days that the bodies of Deliveries are kept")
     interval_seconds: Seconds = Field(3600, description="between two runs of the collector")
 
@@ -160,10 +171,13 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:
-        for kind, names in (("forges", [f.name for f in self.forges]), ("registries", [r.name for r in self.registries])):
+        for kind, names in (
+            ("forges", [f.name for f in self.forges]),
+            ("registries", [r.name for r in self.registries]),
+        ):
             twice = {name for name in names if names.count(name) > 1}
             if twice:
-                raise ValueError(f"two {kind} are named {sorted(twice)[0]!r}: give each a name of its own")
+                raise ValueError(f"two {kind} are named {min(twice)!r}: give each a name of its own")
         return self
 
     @property

@@ -21,9 +21,9 @@ class RepoLayerCache:
         """The blob that this layer became under this codec, if it is remembered, and not to be collected now."""
         with self._database.write() as session:
             row = session.get(CachedLayer, (self._repo_id, diff_id, codec))
-            if row is None:
+            # Without the row of the blob, its bytes may be on their way out at this moment.
+            if row is None or not blobs.touch(session, [Digest(row.digest)]):
                 return None
-            blobs.touch(session, [Digest(row.digest)])
             return Blob(Digest(row.digest), row.size)
 
     def store(self, diff_id: Digest, codec: str, blob: Blob) -> None:

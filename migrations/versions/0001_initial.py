@@ -163,6 +163,7 @@ def upgrade() -> None:
         )
         batch_op.create_index(batch_op.f("ix_builds_repo_id_commit"), ["repo_id", "commit"], unique=False)
         batch_op.create_index(batch_op.f("ix_builds_repo_id_ref_id"), ["repo_id", "ref", "id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_builds_rerun_of"), ["rerun_of"], unique=False)
 
     op.create_table(
         "events",
@@ -253,6 +254,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("repo_id", "commit", "context", name=op.f("uq_status_reports_repo_id_commit_context")),
     )
     with op.batch_alter_table("status_reports", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_status_reports_build_id"), ["build_id"], unique=False)
         batch_op.create_index(
             "ix_status_reports_due",
             ["next_try_at"],
@@ -280,6 +282,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("job_id", "output", "path", name=op.f("uq_artifacts_job_id_output_path")),
     )
     with op.batch_alter_table("artifacts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_artifacts_closure_digest"), ["closure_digest"], unique=False)
         batch_op.create_index(batch_op.f("ix_artifacts_digest"), ["digest"], unique=False)
 
     op.create_table(
@@ -311,6 +314,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("token_hash", name=op.f("uq_attempts_token_hash")),
     )
     with op.batch_alter_table("attempts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_attempts_log_digest"), ["log_digest"], unique=False)
         batch_op.create_index(
             "ix_attempts_state",
             ["state"],

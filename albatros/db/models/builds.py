@@ -54,7 +54,7 @@ class Build(Base):
     config: Mapped[str | None] = mapped_column(LongText)
     """The `.albatros.toml` in force, as text."""
     delivery_id: Mapped[int | None] = mapped_column(ForeignKey("deliveries.id"), index=True)
-    rerun_of: Mapped[int | None] = mapped_column(ForeignKey("builds.id"))
+    rerun_of: Mapped[int | None] = mapped_column(ForeignKey("builds.id"), index=True)
     assembled: Mapped[bool] = mapped_column(default=False)
     """Its Images and Publications are rows."""
     not_before: Mapped[datetime | None]
@@ -148,7 +148,7 @@ class Attempt(Base):
     result: Mapped[dict[str, object] | None] = mapped_column(JSON)
     log_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     uploaded_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
-    log_digest: Mapped[str | None] = mapped_column(String(80))
+    log_digest: Mapped[str | None] = mapped_column(String(80), index=True)
     """The sealed log in the store; None while its pieces are rows."""
     created_at: Mapped[datetime]
     claimed_at: Mapped[datetime | None]

@@ -57,7 +57,7 @@ class Artifact(Base):
     executable: Mapped[bool]
     store_path: Mapped[str] = mapped_column(String(1024))
     nar_hash: Mapped[str] = mapped_column(ShortText)
-    closure_digest: Mapped[str | None] = mapped_column(String(80))
+    closure_digest: Mapped[str | None] = mapped_column(String(80), index=True)
     """A blob: the closure as the runner reported it, JSON."""
     created_at: Mapped[datetime]
 

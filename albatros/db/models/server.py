@@ -40,7 +40,7 @@ class StatusReport(Base):
     repo_id: Mapped[int] = mapped_column(ForeignKey("repos.id"))
     commit: Mapped[str] = mapped_column(String(64))
     context: Mapped[str] = mapped_column(ShortText)
-    build_id: Mapped[int] = mapped_column(ForeignKey("builds.id", ondelete="CASCADE"))
+    build_id: Mapped[int] = mapped_column(ForeignKey("builds.id", ondelete="CASCADE"), index=True)
     state: Mapped[BuildState] = mapped_column(enum_column(BuildState))
     description: Mapped[str] = mapped_column(ShortText)
     target_path: Mapped[str] = mapped_column(ShortText)
