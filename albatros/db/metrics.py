@@ -50,13 +50,13 @@ def gather(session: Session) -> Figures:
         statuses_due=due,
         statuses_lag=_age(late, at),
         queue_age=_age(session.scalar(queued), at),
-        counters=dict(session.execute(select(Counter.name, Counter.value)).tuples().all()),
+        counters=dict(session.execute(select(Counter.name, Counter.value)).all()),
     )
 
 
 def _by_state(session: Session, column: InstrumentedAttribute[S], states: type[S]) -> dict[str, int]:
     """Every state with its count: one that nothing is in counts nought, so that a graph does not break off."""
-    found = dict(session.execute(select(column, func.count()).group_by(column)).tuples().all())
+    found = dict(session.execute(select(column, func.count()).group_by(column)).all())
     return {state.value: found.get(state, 0) for state in states}
 
 

@@ -42,9 +42,10 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, content: AsyncIterator[str]) -> None:
-        # Without the second header nginx holds the stream back until its buffer is full.
-        super().__init__(content, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+def _stream(content: AsyncIterator[str]) -> EventStream:
+    # Without the second header nginx holds the stream back until its buffer is full.
+    return EventStream(content, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
 
 async def hub_of(request: Request) -> Hub:
@@ -88,7 +89,7 @@ def events(
     with context.database.read() as session:
         newest = watching.newest_event(session)
     after = min(int(last_event_id), newest) if last_event_id else newest
-    return EventStream(_events(hub, wanted, after))
+    return _stream(_events(hub, wanted, after))
 
 
 async def _events(hub: Hub, wanted: _Wanted, after: int) -> AsyncIterator[str]:
@@ -149,7 +150,7 @@ def live_log(
     number = attempt or max(attempts, default=0)
     if number and number not in attempts:
         raise NotFoundError(f"job {job_id} has no attempt {number}")
-    return EventStream(_log(context, hub, job, _Reading(number, attempts.get(number), offset)))
+    return _stream(_log(context, hub, job, _Reading(number, attempts.get(number), offset)))
 
 
 def _parse_log_id(text: str) -> tuple[int, int]:

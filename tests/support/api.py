@@ -1,0 +1,98 @@
+"""A real server over a seeded database of either kind, called over HTTP with a token of each scope; no roles run."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import httpx
+
+from albatros import __version__
+from albatros.db import tokens
+from albatros.db.session import Database
+from albatros.db.signals import Signals
+from albatros.db.writer import Writer
+from albatros.domain.access import Scope, new_token
+from albatros.forges.base import Forge
+from albatros.http.app import create_app
+from albatros.http.deps import AppContext
+from albatros.http.serving import WebServer, bind
+from albatros.settings import Settings
+from tests.support.seed import Seeded, seed, seed_settings
+from tests.support.stores import MemoryStore
+from tests.support.web import Bundle
+
+
+
+@dataclass
+class Api:
+    """Clients of one server, and what is behind it."""
+
+    url: str
+    context: AppContext
+    store: MemoryStore
+    seeded: Seeded
+    tokens: dict[Scope, str]
+    clients: ExitStack
+
+    @cached_property
+    def anybody(self) -> httpx.Client:
+        """A client without a token."""
+        return self.clients.enter_context(httpx.Client(base_url=self.url))
+
+    @cached_property
+    def reader(self) -> httpx.Client:
+        return self.with_scope(Scope.READ)
+
+    @cached_property
+    def writer(self) -> httpx.Client:
+        return self.with_scope(Scope.WRITE)
+
+    @cached_property
+    def admin(self) -> httpx.Client:
+        return self.with_scope(Scope.ADMIN)
+
+    def with_scope(self, scope: Scope) -> httpx.Client:
+        return self.with_token(self.tokens[scope])
+
+    def with_token(self, token: str) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {token}"}
+        return self.clients.enter_context(httpx.Client(base_url=self.url, headers=headers))
+
+
+@contextmanager
+def seeded_api(
+    database: Database, data: Path, *, public: bool = False, forges: Mapping[str, Forge] | None = None
+) -> Iterator[Api]:
+    """Answer calls until the block ends."""
+    sock = bind("127.0.0.1:0")
+    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    signals, store = Signals(), MemoryStore()
+    writer = Writer(database, signals)
+    seeded = seed(database)
+    context = AppContext(
+        _settings(data, url, public), database, store, forges or {}, writer, signals, Bundle(), __version__
+    )
+    server = WebServer(create_app(context), sock)
+    server.start()
+    try:
+        with ExitStack() as clients:
+            yield Api(url, context, store, seeded, _tokens(database), clients)
+    finally:
+        server.stop()
+        writer.close()
+
+
+def _tokens(database: Database) -> dict[Scope, str]:
+    made = {scope: new_token() for scope in Scope}
+    with database.write() as session:
+        for scope, token in made.items():
+            tokens.create(session, f"a-{scope}-token", token, scope, None)
+    return made
+
+
+def _settings(data: Path, url: str, public: bool) -> Settings:
+    settings = seed_settings(str(data))
+    server = settings.server.model_copy(update={"url": url, "public": public})
+    return settings.model_copy(update={"server": server})
