@@ -1,24 +1,15 @@
-"""The server's typed settings: `albatros.toml`, then the environment, then secrets from files.
-
-Every key `[a] b` is also `ALBATROS_A__B`; every secret `x` is also `x_file`, a path whose content is the secret.
-An unknown key is refused with the nearest known one. Nothing here opens a connection.
-"""
+"""Every setting with its type, default and meaning: `docs/reference/settings.md` is generated from here."""
 
 from __future__ import annotations
 
-import difflib
-import os
-import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from albatros.errors import ConfigError
-
-ENVIRONMENT_PREFIX = "ALBATROS_"
 Seconds = Annotated[int, Field(gt=0, description="seconds")]
 Bytes = Annotated[int, Field(gt=0, description="bytes")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -196,84 +187,9 @@ class Settings(_Section):
         for forge in self.forges:
             found += [forge.token, forge.webhook_secret, *forge.flake_tokens.values()]
         found += [registry.password for registry in self.registries]
-        return [secret.get_secret_value() for secret in found if secret.get_secret_value()]
-
-
-def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read settings from a TOML file (None: no file) and the environment. Raises ConfigError."""
-    data: dict[str, object] = {}
-    if path is not None:
-        try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}; give a file with --config") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not TOML: {error}") from error
-    _overlay_environment(data, environment)
-    origin = str(path) if path else "the environment"
-    resolved = cast("dict[str, object]", _read_secret_files(data, origin))
-    try:
-        return Settings.model_validate(resolved)
-    except ValidationError as error:
-        raise ConfigError(f"{origin}: " + "; ".join(_explain(error))) from error
-
-
-def _overlay_environment(data: dict[str, object], environment: Mapping[str, str]) -> None:
-    for key, value in environment.items():
-        if not key.startswith(ENVIRONMENT_PREFIX) or "__" not in key:
-            continue
-        section, _, name = key.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
-        table = data.setdefault(section, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"{key}: [{section}] is a list of tables, which the environment cannot set; use the file")
-        table[name] = _parse_environment_value(value)
-
-
-def _parse_environment_value(value: str) -> object:
-    """A TOML list stays a list; anything else is text, which Pydantic turns into what the setting needs."""
-    if value.startswith("["):
-        try:
-            return tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"the environment's value {value!r} is not a TOML list: {error}") from error
-    return value
-
-
-_SECRET_KEYS = frozenset({"url", "token", "webhook_secret", "password"})
-
-
-def _read_secret_files(value: object, origin: str) -> object:
-    if isinstance(value, list):
-        return [_read_secret_files(item, origin) for item in value]
-    if not isinstance(value, dict):
-        return value
-    result: dict[str, object] = {}
-    for key, item in value.items():
-        plain = key.removesuffix("_file")
-        if plain == key or plain not in _SECRET_KEYS:
-            result[key] = _read_secret_files(item, origin)
-            continue
-        if plain in value:
-            raise ConfigError(f"{origin}: both {plain} and {key} are set; keep one")
-        try:
-            result[plain] = Path(str(item)).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{origin}: {key} = {str(item)!r} cannot be read: {error}") from error
-    return result
-
-
-def _explain(error: ValidationError) -> list[str]:
-    return [_explain_one(tuple(item["loc"]), item["type"], item["msg"]) for item in error.errors(include_input=False)]
-
-
-def _explain_one(location: tuple[int | str, ...], kind: str, message: str) -> str:
-    where = ".".join(str(part) for part in location) or "settings"
-    if kind != "extra_forbidden":
-        return f"{where}: {message}"
-    known = known_keys(location[:-1])
-    near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-    return f"unknown key {where!r}; {hint}"
+        values = [secret.get_secret_value() for secret in found]
+        password = urlsplit(self.database.url.get_secret_value()).password or ""
+        return [value for value in (*values, password, unquote(password)) if value]
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {
@@ -288,12 +204,12 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 }
 
 
+def sections() -> Mapping[str, type[BaseModel]]:
+    """Every section with its model."""
+    return dict(_SECTIONS)
+
+
 def known_keys(location: tuple[int | str, ...] = ()) -> list[str]:
     """The keys that may stand at a place of the file: `()` for the sections, `("server",)` for one section."""
     model = _SECTIONS.get(str(location[0])) if location else Settings
     return list(model.model_fields) if model else []
-
-
-def sections() -> Mapping[str, type[BaseModel]]:
-    """Every section with its model, for the generated reference."""
-    return dict(_SECTIONS)

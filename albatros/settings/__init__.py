@@ -1,0 +1,40 @@
+"""The server's typed settings: `albatros.toml`, then the environment, then secrets from files.
+
+Every key `[a] b` is also `ALBATROS_A__B`; every secret `x` is also `x_file`, a path whose content is the secret.
+An unknown key is refused with the nearest known one. Nothing here opens a connection.
+"""
+
+from albatros.settings.model import (
+    DatabaseSettings,
+    ExecutorSettings,
+    ForgeKind,
+    ForgeSettings,
+    LimitSettings,
+    RegistrySettings,
+    RetentionSettings,
+    ServerSettings,
+    Settings,
+    ShutdownMode,
+    StoreSettings,
+    known_keys,
+    sections,
+)
+from albatros.settings.reading import ENVIRONMENT_PREFIX, load
+
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "DatabaseSettings",
+    "ExecutorSettings",
+    "ForgeKind",
+    "ForgeSettings",
+    "LimitSettings",
+    "RegistrySettings",
+    "RetentionSettings",
+    "ServerSettings",
+    "Settings",
+    "ShutdownMode",
+    "StoreSettings",
+    "known_keys",
+    "load",
+    "sections",
+]
