@@ -53,7 +53,8 @@ class NixLog:
 
     def _plain(self, line: str) -> None:
         text = ANSI.sub("", line)
-        if text.startswith("error:"):
+        # git, which Nix starts, says why in lines of its own.
+        if text.startswith(("error:", "fatal:")):
             self.errors.append(text)
         elif text == SHOW_TRACE:
             return

@@ -14,6 +14,7 @@ from albatros.runner.failure import JobFailedError, Reason
 from albatros.runner.order import RepoOrder
 from albatros.runner.work import Work
 
+CLONES = "clones"
 SCHEMES = ("https", "http", "ssh", "file")
 GONE = (
     "not our ref",
@@ -31,7 +32,7 @@ class Git:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._repo = work.order.repo
-        self.path = work.folder("source")
+        self.path = work.folder(f"{CLONES}/host/owner/source")
         self._errors: list[str] = []
         scheme = urlsplit(self._repo.clone_url).scheme
         if scheme not in SCHEMES:
@@ -157,12 +158,16 @@ def _fetch_submodules(work: Work, git: Git) -> dict[str, str]:
         "submodule", "--quiet", "foreach", "--recursive", f'printf "%s\\0" "$toplevel" "$PWD" "$({raw_url})"'
     )
     parts = listing.decode("utf-8", "surrogateescape").split("\0")[:-1]
-    # Nix clones our clone, so it resolves relative URLs against the clone's path.
+    # Nix clones our clone, so it resolves relative URLs against the clone's path; git rewrites no plain paths.
     seen_by_nix = {git.path: git.path}
     text = _configuration(work, git.path)
     for parent, path, url in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-        seen_by_nix[path] = resolve_url(seen_by_nix.get(parent, git.path), url)
-        text += f"[url {_quoted(path)}]\n\tinsteadOf = {_quoted(seen_by_nix[path])}\n"
+        seen = seen_by_nix[path] = resolve_url(seen_by_nix.get(parent, git.path), url)
+        if not seen.startswith("/"):
+            text += f"[url {_quoted(path)}]\n\tinsteadOf = {_quoted(seen)}\n"
+        elif os.path.normpath(seen).startswith(work.path(CLONES) + "/") and not os.path.lexists(seen):
+            os.makedirs(os.path.dirname(seen), mode=0o700, exist_ok=True)
+            os.symlink(path, seen)
     config = work.write("gitconfig-nix", text)
     return {**git.environment, "GIT_CONFIG_GLOBAL": config, "GIT_ALLOW_PROTOCOL": "file:https"}
 

@@ -145,6 +145,13 @@ class RunnerProcess:
             start_new_session=True,
         )
 
+    def end(self) -> None:
+        """Kill it if it runs still."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
     def wait(self, seconds: float = 110) -> Ended:
         """Wait for its end."""
         try:
