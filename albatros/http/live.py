@@ -128,7 +128,7 @@ class _Reading:
     offset: int
 
 
-@router.get("/jobs/{job_id}/log/live", response_class=EventStream)
+@router.get("/jobs/{id}/log/live", response_class=EventStream)
 def live_log(
     context: Context,
     hub: LiveHub,
