@@ -47,12 +47,12 @@ class _Token:
 def parse_challenges(header: str) -> list[Challenge]:
     """The Basic and Bearer challenges of one or several joined headers (RFC 9110, 11.6.1); others are left out."""
     starts = list(_SCHEME.finditer(header))
-    ends = [match.start() for match in starts[1:]] + [len(header)]
+    ends = [*(match.start() for match in starts[1:]), len(header)]
     return [
         Challenge(
             match[1].lower(), {m[1].lower(): m[2] or m[3] or "" for m in _PARAMETER.finditer(header, match.end(), end)}
         )
-        for match, end in zip(starts, ends, strict=True)
+        for match, end in zip(starts, ends, strict=False)
     ]
 
 
@@ -130,7 +130,10 @@ class Authorizer:
         return self._parse_token(body, scope)
 
     def _checked_realm(self, realm: str) -> str:
-        parts = urlsplit(realm)
+        try:
+            parts = urlsplit(realm)
+        except ValueError:
+            parts = urlsplit("")
         local = parts.scheme == "http" and is_loopback(parts.netloc) and is_loopback(self._host)
         if not parts.netloc or "@" in parts.netloc or not (parts.scheme == "https" or local):
             raise RegistryError(

@@ -77,7 +77,7 @@ class OciRegistry:
         with self._manifests:
             answer = self._ask("PUT", name, self._path(name, f"manifests/{reference}"), body=body)
         if answer.status not in (HTTPStatus.CREATED, HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT):
-            raise self._refused(answer, name, f"to put manifest {reference} into")
+            raise self._refused(answer, name, f"to put manifest {reference} into", push=True)
         told = answer.headers.get("Docker-Content-Digest")
         if told is not None and told != digest_of(manifest.data):
             raise RegistryError(
@@ -140,7 +140,7 @@ class OciRegistry:
         begun = self._transport.request("POST", self._path(name, "blobs/uploads/"), scope)
         location = begun.headers.get("Location")
         if begun.status != HTTPStatus.ACCEPTED or not location:
-            raise self._refused(begun, name, "to begin an upload to")
+            raise self._refused(begun, name, "to begin an upload to", push=True)
         parts = urlsplit(self._transport.resolve(location, begun.url))
         query = "&".join(part for part in (parts.query, f"digest={quote(blob.digest)}") if part)
         body = Body(open_blob, blob.size, media.BYTES)
@@ -148,7 +148,7 @@ class OciRegistry:
         if ended.status == HTTPStatus.NOT_FOUND:
             raise TryAgainError(f"{self._transport.host} lost the upload of blob {blob.digest} to {name}")
         if ended.status not in (HTTPStatus.CREATED, HTTPStatus.NO_CONTENT):
-            raise self._refused(ended, name, f"to take blob {blob.digest} into")
+            raise self._refused(ended, name, f"to take blob {blob.digest} into", push=True)
 
     def _ask(
         self,
@@ -177,13 +177,12 @@ class OciRegistry:
         """The token's scope, computed here because some registries answer a placeholder."""
         return f"repository:{self._full_name(name)}:" + ("pull,push" if push or name in self._writing else "pull")
 
-    def _refused(self, answer: Answer, name: str, doing: str) -> RegistryError:
-        return self._transport.refused(answer, f"{doing} {self._full_name(name)}", self._scope(name))
+    def _refused(self, answer: Answer, name: str, doing: str, *, push: bool = False) -> RegistryError:
+        return self._transport.refused(answer, f"{doing} {self._full_name(name)}", self._scope(name, push=push))
 
 
 def _parse_tags(body: bytes, host: str) -> set[str]:
     try:
-        tags = json.loads(body)["tags"]
+        return {tag for tag in json.loads(body)["tags"] or () if isinstance(tag, str)}
     except (ValueError, RecursionError, LookupError, TypeError) as error:
         raise RegistryError(f"{host} answered a list of tags that cannot be read") from error
-    return {tag for tag in tags or () if isinstance(tag, str)}

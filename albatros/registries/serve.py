@@ -43,6 +43,8 @@ class _Handler(BaseHTTPRequestHandler):
     directory: Path
     protocol_version = "HTTP/1.1"
     timeout = _IDLE_SECONDS
+    # Head and body go out as two writes, which would otherwise wait for each other.
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         self._answer(with_body=True)

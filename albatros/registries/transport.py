@@ -119,7 +119,10 @@ class Transport:
         A registry behind a TLS proxy may believe that it is spoken to in http (distribution#479): on the same host that
         is put right, elsewhere it is refused.
         """
-        absolute = urlsplit(urljoin(base, url))
+        try:
+            absolute = urlsplit(urljoin(base, url))
+        except ValueError as error:
+            raise RegistryError(f"{self.host} sends requests on to something that is no URL") from error
         if absolute.scheme == "https" or (
             absolute.scheme == "http" and is_loopback(absolute.netloc) and is_loopback(self.host)
         ):
@@ -147,6 +150,8 @@ class Transport:
                         yield response
                         return
                     target = self.resolve(location, target)
+        except httpx.InvalidURL as error:
+            raise RegistryError(f"{self.host} sends requests on to something that is no URL") from error
         except httpx.TransportError as error:
             raise TryAgainError(
                 f"{self.host} cannot be reached or broke off ({type(error).__name__}): {error}"
@@ -165,11 +170,11 @@ class Transport:
                 yield response
                 return
             asked = ", ".join(response.headers.get_list("WWW-Authenticate"))
-            _read_bounded(response, _ERROR_LIMIT, self.host)
             better = self._auth.challenged(asked, scope, authorization)
             if better is None:
                 yield response
                 return
+            _read_bounded(response, _ERROR_LIMIT, self.host)
         with self._send_once(method, url, headers, better, body) as response:
             yield response
 

@@ -88,6 +88,7 @@ def faulty_registry() -> Iterator[FaultyRegistry]:
 class _Handler(BaseHTTPRequestHandler):
     state: FaultyRegistry
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     silent = False
 
     def do_GET(self) -> None:
