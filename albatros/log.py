@@ -10,9 +10,11 @@ import logging
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from urllib.parse import quote
 
-_secrets: set[str] = set()
 MASK = "***"
+_secrets: tuple[str, ...] = ()
+"""Longest first, so that no rest of one shows behind another that it contains. Replaced whole, for other threads."""
 
 
 def mask(text: str) -> str:
@@ -23,8 +25,16 @@ def mask(text: str) -> str:
 
 
 def register_secrets(values: Iterable[str]) -> None:
-    """Mask these values from now on; values shorter than six characters would mask ordinary words and are left out."""
-    _secrets.update(value for value in values if len(value) >= 6)
+    """Mask these values from now on, also as JSON, Python or a URL writes them.
+
+    Values shorter than six characters would mask ordinary words and are left out.
+    """
+    global _secrets  # noqa: PLW0603 - one process has one log
+    found = set(_secrets)
+    for value in values:
+        if len(value) >= 6:
+            found |= {value, json.dumps(value)[1:-1], repr(value)[1:-1], quote(value, "")}
+    _secrets = tuple(sorted(found, key=len, reverse=True))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
@@ -36,7 +46,7 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         stamp = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         pairs = "".join(f" {key}={_quoted(value)}" for key, value in _fields(record).items())
-        line = f"{stamp} {record.levelname.lower():7} {record.name}: {record.getMessage()}{pairs}"
+        line = f"{stamp} {record.levelname.lower():7} {record.name}: {_printable(mask(record.getMessage()))}{pairs}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return mask(line)
@@ -53,12 +63,18 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["trace"] = self.formatException(record.exc_info)
-        return mask(json.dumps(entry, default=str))
+        return mask(json.dumps(entry, default=lambda value: mask(str(value))))
 
 
 def _quoted(value: object) -> str:
-    text = str(value)
-    return json.dumps(text) if not text or any(c.isspace() or c in '"=' for c in text) else text
+    text = mask(str(value))
+    plain = text and text.isprintable() and not any(c in ' ="' for c in text)
+    return text if plain else json.dumps(text)
+
+
+def _printable(text: str) -> str:
+    """One line: what a stranger wrote must not begin a line of its own or speak to the terminal."""
+    return text if text.isprintable() else json.dumps(text)[1:-1]
 
 
 class Logger:
@@ -81,7 +97,7 @@ class Logger:
 
     def exception(self, message: str, **fields: object) -> None:
         """Log with the trace of the exception being handled."""
-        self._logger.error(message, exc_info=True, extra={"fields": fields})
+        self._logger.error(message, exc_info=sys.exc_info(), extra={"fields": fields})
 
 
 def get_logger(name: str) -> Logger:
