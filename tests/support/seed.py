@@ -7,6 +7,8 @@ log, and one that runs. `Seeded` names the rows that tests look at.
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import select
+
 from albatros.db.models import Base, Build, Job, Repo
 from albatros.db.session import Database, now
 from albatros.domain.states import BuildState, JobState, PublicationState, Reason, Trigger
@@ -73,6 +75,17 @@ def seed(database: Database, clock: datetime | None = None) -> Seeded:
         )
         seeder.evaluation(seeder.build(queued, BuildState.QUEUED), JobState.QUEUED)
     return seeded
+
+
+def another_running_job(database: Database) -> tuple[int, str]:
+    """A build of its own whose one job runs: the ids of the job and of its attempt, which has one piece of log."""
+    with database.write() as session:
+        seeder = Seeder(session, now())
+        repo = session.scalars(select(Repo).where(Repo.name == "hello")).one()
+        build = seeder.build(Push(repo, "refs/heads/live", "Watch me", "Ines", 0.1), BuildState.RUNNING)
+        states = [JobState.RUNNING, JobState.QUEUED, JobState.QUEUED, JobState.QUEUED]
+        job = seeder.jobs(build, "hello", states)[0]
+        return job.id, seeder.attempt(job, RUNNING.format(drv=job.drv_path)).id
 
 
 def _published(seeder: Seeder, repo: Repo, title: str, minutes_ago: float, name: str) -> Build:
