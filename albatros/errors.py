@@ -140,6 +140,14 @@ class OverloadedError(AlbatrosError):
     title = "Too much work waits"
 
 
+class UnreachableError(AlbatrosError):
+    """A client's call found no server, or one that is not ready."""
+
+    slug = "unreachable"
+    status = HTTPStatus.BAD_GATEWAY
+    title = "Server unreachable"
+
+
 class ImageError(AlbatrosError):
     """A container image, or what claims to be a part of one, is not what it has to be."""
 

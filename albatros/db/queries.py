@@ -32,9 +32,10 @@ def _visible(part: Slice) -> ColumnElement[bool]:
     return Repo.private.is_(False) if part.public_only else true()
 
 
-def list_repos(session: Session, part: Slice) -> Sequence[Repo]:
-    """Repos, the newest first."""
-    query = select(Repo).where(_visible(part))
+def list_repos(session: Session, part: Slice, wanted: tuple[str, str, str]) -> Sequence[Repo]:
+    """Repos of this forge, owner and name, the newest first; an empty text does not narrow it."""
+    columns = zip((Repo.forge, Repo.owner, Repo.name), wanted, strict=True)
+    query = select(Repo).where(_visible(part), *(column == value for column, value in columns if value))
     if part.before is not None:
         query = query.where(Repo.id < part.before)
     return session.scalars(query.order_by(Repo.id.desc()).limit(part.limit)).all()

@@ -6,9 +6,9 @@ Times are UTC in ISO 8601; sizes are bytes; ids are numbers that mean nothing el
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, PublicationState, Reason, Trigger
 
@@ -226,11 +226,19 @@ class TriggerIn(_In):
 
 
 class AddRepoIn(_In):
-    """Which repo may build."""
+    """Which repo may build: its forge, owner and name, or its address."""
 
-    forge: str = Field(min_length=1, max_length=63)
-    owner: str = Field(min_length=1, max_length=100)
-    name: str = Field(min_length=1, max_length=100)
+    forge: str = Field("", max_length=63)
+    owner: str = Field("", max_length=100)
+    name: str = Field("", max_length=100)
+    url: str = Field("", max_length=1024, description="on a configured forge, with or without .git")
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        named = (self.forge, self.owner, self.name)
+        if bool(self.url) == any(named) or (any(named) and not all(named)):
+            raise ValueError("give either forge, owner and name, or url")
+        return self
 
 
 class Health(_Out):
