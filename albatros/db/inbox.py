@@ -37,12 +37,12 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A webhook, or a head that the reconciler found; `refused` says why nothing of it may be built."""
+    """A webhook, or a head that the reconciler found; `listed` when the forge's settings let the repo build."""
 
     forge: str
     inbound: Inbound
     body: bytes | None
-    refused: str = ""
+    listed: bool
     confirmed: Mapping[str, Confirmed] = field(default_factory=dict)
 
 
@@ -89,7 +89,9 @@ def record_arrival(session: Session, arrival: Arrival, queued_builds: int) -> Re
     delivery_id = _insert_delivery(session, arrival, repo)
     if delivery_id is None:
         return _first_answer(session, arrival)
-    reason = arrival.refused or inbound.ignored
+    reason = inbound.ignored
+    if repo is not None and not (arrival.listed or repo.allowed):
+        reason = f"{repo.full_name} may not build here: add it with `albatros repo add`, or to `repos` of the forge"
     builds: list[int] = []
     if not reason and repo is not None:
         _raise_doubts(session, repo, arrival)

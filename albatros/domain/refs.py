@@ -16,7 +16,6 @@ BRANCH_PREFIX = "refs/heads/"
 TAG_PREFIX = "refs/tags/"
 MAX_REF = 1024
 MAX_NAME = 100
-ZERO_COMMIT = "0" * 40
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")

@@ -1,0 +1,253 @@
+"""Receive: a webhook, a call or a found head becomes a committed Build.
+
+Verify, then parse, then write: nothing of an unsigned body reaches the database but a count. What is answered is
+committed. Where a move does not follow from the head known, the forge is asked before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import TypeVar
+
+from sqlalchemy.orm import Session
+
+from albatros.db.inbox import (
+    Arrival,
+    Confirmed,
+    HeadsInDoubtError,
+    NewBuild,
+    Recorded,
+    check_room,
+    create_build,
+    find_head,
+    move_head,
+    record_arrival,
+    upsert_repo,
+)
+from albatros.db.models import Build, Repo
+from albatros.db.signals import Topic
+from albatros.db.writer import Writer
+from albatros.domain.inbound import Head, HeadMoved, Inbound, RepoInfo
+from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, is_commit, is_ref, matches_any, one_line
+from albatros.domain.states import Trigger, is_end
+from albatros.errors import (
+    ConflictError,
+    DatabaseUnavailableError,
+    ForbiddenError,
+    ForgeError,
+    NotFoundError,
+    UnauthorizedError,
+)
+from albatros.forges.base import Forge
+from albatros.log import get_logger
+from albatros.settings import Settings
+
+T = TypeVar("T")
+COMMIT_SECONDS = 30
+DOUBT_TRIES = 3
+_TOPICS = (Topic.SCHEDULER, Topic.REPORTER, Topic.WATCHERS)
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The answer to a webhook: 202, or 200 for a delivery that was answered before."""
+
+    status: HTTPStatus
+    delivery: str
+    builds: tuple[int, ...]
+    reason: str
+
+
+def receive(settings: Settings, writer: Writer, forge: Forge, headers: Mapping[str, str], body: bytes) -> Receipt:
+    """Take in one webhook; header names are lower case.
+
+    Raises UnauthorizedError, BadInputError, OverloadedError or DatabaseUnavailableError; nothing is written then but
+    the count of refusals.
+    """
+    try:
+        forge.verify(headers, body)
+    except UnauthorizedError:
+        writer.count(f"webhooks_refused.{forge.name}")
+        raise
+    inbound = forge.parse(headers, body)
+    recorded = record(settings, writer, forge, inbound, body)
+    status = HTTPStatus.OK if recorded.repeated else HTTPStatus.ACCEPTED
+    _log.info(
+        "webhook received",
+        forge=forge.name,
+        delivery=inbound.delivery_id,
+        event=inbound.event,
+        builds=list(recorded.builds),
+        reason=recorded.reason,
+        repeated=recorded.repeated,
+    )
+    return Receipt(status, inbound.delivery_id, recorded.builds, recorded.reason)
+
+
+def record(
+    settings: Settings,
+    writer: Writer,
+    forge: Forge,
+    inbound: Inbound,
+    body: bytes | None,
+    confirmed: Mapping[str, Confirmed] = MappingProxyType({}),
+) -> Recorded:
+    """Commit what arrived and the Builds that follow from it; `confirmed` is what the forge said already."""
+    repo = inbound.repo
+    listed = repo is not None and matches_any(repo.full_name, globs_of(settings, forge.name))
+
+    def attempt(confirmed: Mapping[str, Confirmed]) -> Recorded:
+        arrival = Arrival(forge.name, inbound, body, listed, confirmed)
+        return commit(writer, partial(record_arrival, arrival=arrival, queued_builds=settings.limits.queued_builds))
+
+    return _until_certain(forge, repo, attempt, confirmed)
+
+
+def trigger(settings: Settings, writer: Writer, forge: Forge, full_name: tuple[str, str], ref: str) -> int:
+    """Build the head of a branch or tag (`main`, `refs/tags/v1`), or a full commit id; returns the Build's id.
+
+    A commit that is no head is built under its own id as the ref, which publishes under no branch's or tag's rules.
+    Raises NotFoundError, ForbiddenError, ForgeError or OverloadedError.
+    """
+    info = forge.describe(*full_name)
+    found, head = _resolve(forge, info, ref)
+
+    def attempt(confirmed: Mapping[str, Confirmed]) -> int:
+        word = confirmed.get(found)
+        wanted = head if word is None or word.commit is None else Head(word.commit, head.author, head.title)
+        return commit(writer, partial(_build_head, settings, forge.name, info, found, wanted, word))
+
+    return _until_certain(forge, info, attempt)
+
+
+def rerun(settings: Settings, writer: Writer, build_id: int) -> int:
+    """Build the same commit again, at the same place of its ref, so that no tag goes back; returns the new Build's id.
+
+    Raises NotFoundError, ConflictError while the Build is open, ForbiddenError or OverloadedError.
+    """
+
+    def work(session: Session) -> int:
+        old = session.get(Build, build_id)
+        if old is None:
+            raise NotFoundError(f"there is no build {build_id}")
+        if not is_end(old.state):
+            raise ConflictError(f"build {build_id} is {old.state}: cancel it, or wait for its end, before a rerun")
+        _check_allowed(settings, old.repo)
+        check_room(session, settings.limits.queued_builds)
+        new = NewBuild(
+            ref=old.ref,
+            commit=old.commit,
+            sequence=old.sequence,
+            trigger=Trigger.RERUN,
+            flavor=old.flavor,
+            trusted=old.trusted,
+            author=old.author,
+            title=old.title,
+            rerun_of=old.id,
+        )
+        return create_build(session, old.repo, new).id
+
+    return commit(writer, work)
+
+
+def globs_of(settings: Settings, forge: str) -> tuple[str, ...]:
+    """The globs of repos that a forge's settings let build."""
+    return next((configured.repos for configured in settings.forges if configured.name == forge), ())
+
+
+def is_allowed(settings: Settings, repo: Repo) -> bool:
+    """True when an operator added the repo, or its forge's settings cover it."""
+    return repo.allowed or matches_any(repo.full_name, globs_of(settings, repo.forge))
+
+
+def _check_allowed(settings: Settings, repo: Repo) -> None:
+    if not is_allowed(settings, repo):
+        raise ForbiddenError(f"{repo.full_name} may not build here: add it with `albatros repo add`")
+
+
+def commit(writer: Writer, work: Callable[[Session], T]) -> T:
+    """Have `work` committed, and wake whoever builds and reports. Raises what it raised, DatabaseUnavailableError."""
+    try:
+        return writer.submit(work, *_TOPICS).result(COMMIT_SECONDS)
+    except TimeoutError:
+        raise DatabaseUnavailableError(
+            f"the database did not commit within {COMMIT_SECONDS} s; send this again: it is taken once only"
+        ) from None
+
+
+def _until_certain(
+    forge: Forge,
+    repo: RepoInfo | None,
+    attempt: Callable[[Mapping[str, Confirmed]], T],
+    said: Mapping[str, Confirmed] = MappingProxyType({}),
+) -> T:
+    """Run `attempt`, asking the forge about the heads that it finds in doubt."""
+    confirmed = dict(said)
+    for _ in range(DOUBT_TRIES):
+        try:
+            return attempt(confirmed)
+        except HeadsInDoubtError as doubt:
+            if repo is not None:
+                confirmed.update(_ask(forge, repo, doubt.refs))
+    raise ConflictError("a head moves faster than the forge can be asked about it; it is compared later")
+
+
+def _ask(forge: Forge, repo: RepoInfo, refs: Mapping[str, int]) -> dict[str, Confirmed]:
+    answers = {}
+    reachable = True
+    for ref, sequence in refs.items():
+        commit = None
+        if reachable:
+            try:
+                head = forge.head(repo.owner, repo.name, ref)
+                commit = head.commit if head is not None else None
+            except NotFoundError:
+                commit = None
+            except ForgeError as error:
+                reachable = False
+                _log.warning("a forge cannot be asked for a head", forge=forge.name, ref=ref, error=error.detail)
+        answers[ref] = Confirmed(sequence, commit, asked=reachable)
+    return answers
+
+
+def _resolve(forge: Forge, info: RepoInfo, ref: str) -> tuple[str, Head]:
+    if is_commit(ref):
+        names = [name for name, commit in forge.heads(info.owner, info.name).items() if commit == ref]
+        default = BRANCH_PREFIX + info.default_branch
+        name = default if default in names else min(names, default=ref)
+        return name, Head(ref)
+    candidates = [ref] if ref.startswith("refs/") else [BRANCH_PREFIX + ref, TAG_PREFIX + ref]
+    for name in candidates:
+        head = forge.head(info.owner, info.name, name) if is_ref(name) else None
+        if head is not None:
+            return name, head
+    raise NotFoundError(f"{info.full_name} has no branch, tag or full commit id {one_line(ref, 80)!r}")
+
+
+def _build_head(
+    settings: Settings, forge: str, info: RepoInfo, ref: str, head: Head, confirmed: Confirmed | None, session: Session
+) -> int:
+    repo = upsert_repo(session, forge, info)
+    _check_allowed(settings, repo)
+    sequence = _place(session, repo, ref, head, confirmed)
+    check_room(session, settings.limits.queued_builds)
+    new = NewBuild(ref, head.commit, sequence, Trigger.API, author=head.author, title=head.title)
+    return create_build(session, repo, new).id
+
+
+def _place(session: Session, repo: Repo, ref: str, head: Head, confirmed: Confirmed | None) -> int:
+    """The sequence of a ref's head, which is moved to what the forge said; 0 for a commit that is no head."""
+    if is_commit(ref):
+        return 0
+    known = find_head(session, repo.id, ref)
+    if known is not None and known.commit == head.commit:
+        return known.sequence
+    sequence, why_not = move_head(session, repo, HeadMoved(ref, None, head.commit, Trigger.API), confirmed)
+    if sequence is None:
+        raise ConflictError(why_not)
+    return sequence

@@ -1,0 +1,168 @@
+"""Reconcile: compare the heads that the forges have with those known here, and build what was missed.
+
+Run at start and on a schedule. A found head goes through the same transaction as a webhook, so that both together
+build it once. The first look at a repo records its heads and builds its default branch alone: the other branches are
+from before Albatros. One forge's or repo's failure does not stop the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from albatros.db.inbox import Confirmed, insert_head, upsert_repo
+from albatros.db.models import RefHead, Repo
+from albatros.db.session import Database
+from albatros.db.writer import Writer
+from albatros.domain.inbound import Head, HeadMoved, Inbound, RepoInfo
+from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, matches_any
+from albatros.domain.states import Trigger
+from albatros.errors import AlbatrosError, DatabaseUnavailableError, ForgeError
+from albatros.flows import receive
+from albatros.forges.base import Forge
+from albatros.log import get_logger
+from albatros.settings import Settings
+
+MAX_REF_SHOWN = 80
+HEADS_AT_ONCE = 500
+_log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Reconciled:
+    """What a look at the forges found."""
+
+    builds: list[int] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A repo's heads as they are recorded, read before the forge is asked: commit and sequence by ref."""
+
+    heads: Mapping[str, tuple[str | None, int]]
+    complete: bool
+
+
+def reconcile(settings: Settings, database: Database, writer: Writer, forges: Mapping[str, Forge]) -> Reconciled:
+    """Compare every allowed repo of every forge. Raises DatabaseUnavailableError; other failures are in the answer."""
+    result = Reconciled()
+    for forge in forges.values():
+        try:
+            for info in _allowed_repos(settings, database, forge):
+                _guarded(settings, database, writer, forge, info, result)
+        except ForgeError as error:
+            _fail(result, forge, "", error)
+    if result.builds:
+        _log.info("heads moved while nobody listened", builds=result.builds)
+    return result
+
+
+def _guarded(
+    settings: Settings, database: Database, writer: Writer, forge: Forge, info: RepoInfo, result: Reconciled
+) -> None:
+    try:
+        result.builds += _reconcile_repo(settings, database, writer, forge, info)
+    except DatabaseUnavailableError:
+        raise
+    except AlbatrosError as error:
+        _fail(result, forge, info.full_name, error)
+
+
+def _fail(result: Reconciled, forge: Forge, repo: str, error: AlbatrosError) -> None:
+    result.failures.append(f"{repo or forge.name}: {error.detail}")
+    _log.warning(
+        "heads could not be compared; they are at the next look", forge=forge.name, repo=repo, error=error.detail
+    )
+
+
+def _allowed_repos(settings: Settings, database: Database, forge: Forge) -> Iterable[RepoInfo]:
+    """The repos known here that may build, as known here, then those that the forge lists and its globs cover."""
+    with database.read() as session:
+        rows = session.scalars(select(Repo).where(Repo.forge == forge.name).order_by(Repo.id)).all()
+    known = {row.full_name: row for row in rows}
+    for row in rows:
+        if receive.is_allowed(settings, row):
+            yield RepoInfo(row.owner, row.name, row.private, row.default_branch)
+    globs = receive.globs_of(settings, forge.name)
+    if globs:
+        yield from (i for i in forge.repos() if i.full_name not in known and matches_any(i.full_name, globs))
+
+
+def _reconcile_repo(
+    settings: Settings, database: Database, writer: Writer, forge: Forge, listed: RepoInfo
+) -> list[int]:
+    known = _read_known(database, forge.name, listed)
+    heads = forge.heads(listed.owner, listed.name)
+    changed = [ref for ref, commit in heads.items() if known.heads.get(ref, (None, 0))[0] != commit]
+    gone = [ref for ref, (commit, _) in known.heads.items() if commit is not None and ref not in heads]
+    if known.complete and not changed and not gone:
+        return []
+    info = forge.describe(listed.owner, listed.name)
+    old: dict[str, str] = {}
+    if not known.complete:
+        wanted = () if known.heads else (BRANCH_PREFIX + info.default_branch,)
+        old = {ref: heads[ref] for ref in changed if ref not in known.heads and ref not in wanted}
+    builds: list[int] = []
+    for ref in (*gone, *(ref for ref in changed if ref not in old)):
+        builds += _follow(settings, writer, forge, info, ref, known.heads.get(ref, (None, 0)))
+    if not known.complete:
+        _record_old(writer, forge.name, info, old)
+    return builds
+
+
+def _read_known(database: Database, forge: str, info: RepoInfo) -> _Known:
+    with database.read() as session:
+        repo = session.scalar(select(Repo).where(Repo.forge == forge, Repo.owner == info.owner, Repo.name == info.name))
+        if repo is None:
+            return _Known({}, complete=False)
+        heads = session.scalars(select(RefHead).where(RefHead.repo_id == repo.id, RefHead.flavor == ""))
+        return _Known({head.ref: (head.commit, head.sequence) for head in heads}, repo.heads_known)
+
+
+def _follow(
+    settings: Settings, writer: Writer, forge: Forge, info: RepoInfo, ref: str, known: tuple[str | None, int]
+) -> tuple[int, ...]:
+    """Move one head to where the forge has it now; the ids of the Builds that this made."""
+    before, sequence = known
+    head = forge.head(info.owner, info.name, ref) or Head("")
+    after = head.commit or None
+    if after == before:
+        return ()
+    trigger = Trigger.TAG if ref.startswith(TAG_PREFIX) else Trigger.PUSH
+    move = HeadMoved(ref, before, after, trigger, head.author, head.title)
+    inbound = Inbound(_delivery_id(info, ref, after, sequence), "reconcile", info, (move,))
+    recorded = receive.record(settings, writer, forge, inbound, None, {ref: Confirmed(sequence, after)})
+    return () if recorded.repeated else recorded.builds
+
+
+def _delivery_id(info: RepoInfo, ref: str, commit: str | None, sequence: int) -> str:
+    """The same for the same find, so that two servers that look at once build it once."""
+    ref = ref if len(ref) <= MAX_REF_SHOWN else hashlib.sha256(ref.encode()).hexdigest()
+    repo = (
+        info.full_name if len(info.full_name) <= MAX_REF_SHOWN else hashlib.sha256(info.full_name.encode()).hexdigest()
+    )
+    return f"reconcile:{repo}:{ref}:{commit or 'deleted'}:{sequence}"
+
+
+def _record_old(writer: Writer, forge: str, info: RepoInfo, heads: Mapping[str, str]) -> None:
+    """Record heads from before Albatros without building them, and that a head unknown from now on is a new one."""
+    items = list(heads.items())
+
+    def insert_some(part: Sequence[tuple[str, str]], session: Session) -> None:
+        repo = upsert_repo(session, forge, info)
+        for ref, commit in part:
+            insert_head(session, repo.id, ref, commit)
+
+    def complete(session: Session) -> None:
+        upsert_repo(session, forge, info).heads_known = True
+
+    parts = [items[start : start + HEADS_AT_ONCE] for start in range(0, len(items), HEADS_AT_ONCE)]
+    for part in parts:
+        receive.commit(writer, partial(insert_some, part))
+    receive.commit(writer, complete)

@@ -1,0 +1,139 @@
+"""Gitea and Forgejo: webhooks, the API under /api/v1, commit statuses.
+
+Each signs under its own header, and only the configured kind's counts: both also send headers of Gogs and GitHub.
+Addresses come from the settings and the repo's name; redirects are not followed, so the token goes nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote
+
+from albatros.domain.inbound import Head, HeadMoved, Inbound, RepoInfo
+from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, is_commit, is_ref, one_line
+from albatros.errors import BadInputError, ForgeError, NotFoundError
+from albatros.forges import payload
+from albatros.forges.base import CloneSource, CommitStatus, status_word
+from albatros.forges.rest import RestClient
+from albatros.settings import ForgeKind, ForgeSettings
+
+PAGE = 50
+MAX_PAGES = 200
+_NOT_BUILT = {
+    "create": "a new branch or tag is built by the push that comes with it",
+    "pull_request": "pull requests are not built by this server",
+}
+
+
+class GiteaForge:
+    """One Gitea or Forgejo server."""
+
+    def __init__(self, settings: ForgeSettings) -> None:
+        self.name = settings.name
+        self._url = settings.url.rstrip("/")
+        self._secret = settings.webhook_secret.get_secret_value()
+        self._token = settings.token.get_secret_value()
+        self._prefix = "X-Forgejo" if settings.kind is ForgeKind.FORGEJO else "X-Gitea"
+        headers = {"Authorization": f"token {self._token}"} if self._token else {}
+        self._api = RestClient(self.name, f"{self._url}/api/v1", headers)
+
+    def close(self) -> None:
+        """Close the connections to the API."""
+        self._api.close()
+
+    def verify(self, headers: Mapping[str, str], body: bytes) -> None:
+        name = f"{self._prefix}-Signature"
+        payload.check_signature(self._secret, headers.get(name.lower(), ""), body, name)
+
+    def parse(self, headers: Mapping[str, str], body: bytes) -> Inbound:
+        delivery = payload.required_header(headers, f"{self._prefix}-Delivery", payload.MAX_ID)
+        event = payload.required_header(headers, f"{self._prefix}-Event", payload.MAX_EVENT)
+        data = payload.read_object(body)
+        if event not in {"push", "delete"}:
+            repo = payload.read_repo(payload.child(data, "repository")) if "repository" in data else None
+            return Inbound(delivery, event, repo, ignored=_NOT_BUILT.get(event, f"a {event} event builds nothing"))
+        repo = payload.read_repo(payload.child(data, "repository"))
+        ref = payload.required_text(data, "ref")
+        if event == "delete":
+            return Inbound(delivery, event, repo, (_read_delete(data, ref),))
+        if not ref.startswith((BRANCH_PREFIX, TAG_PREFIX)):
+            return Inbound(delivery, event, repo, ignored=f"{one_line(ref, 80)} is neither a branch nor a tag")
+        return Inbound(delivery, event, repo, (_read_push(data, ref),))
+
+    def describe(self, owner: str, name: str) -> RepoInfo:
+        found = self._api.get(_repo_path(owner, name))
+        if found is None:
+            raise NotFoundError(f"{self.name} has no repo {owner}/{name}, or hides it: check forges.token")
+        try:
+            return payload.read_repo(payload.as_object(found))
+        except BadInputError as error:
+            raise ForgeError(f"{self.name} describes {owner}/{name} in a way that cannot be read: {error}") from None
+
+    def repos(self) -> Iterable[RepoInfo]:
+        return ()
+
+    def heads(self, owner: str, name: str) -> Mapping[str, str]:
+        found: dict[str, str] = {}
+        for kind, prefix in (("branches", BRANCH_PREFIX), ("tags", TAG_PREFIX)):
+            for item in self._pages(f"{_repo_path(owner, name)}/{kind}"):
+                ref, head = prefix + str(item.get("name")), _read_head(item)
+                if head is not None and is_ref(ref):
+                    found[ref] = head.commit
+        return found
+
+    def head(self, owner: str, name: str, ref: str) -> Head | None:
+        kind = "tags" if ref.startswith(TAG_PREFIX) else "branches"
+        short = ref.removeprefix(TAG_PREFIX).removeprefix(BRANCH_PREFIX)
+        found = self._api.get(f"{_repo_path(owner, name)}/{kind}/{quote(short, safe='/')}")
+        return _read_head(payload.as_object(found))
+
+    def clone_source(self, owner: str, name: str) -> CloneSource:
+        url = f"{self._url}/{quote(owner, safe='')}/{quote(name, safe='')}.git"
+        return CloneSource(url, "albatros", self._token) if self._token else CloneSource(url)
+
+    def post_status(self, owner: str, name: str, status: CommitStatus) -> None:
+        body = {
+            "state": status_word(status.state),
+            "context": status.context,
+            "description": status.description,
+            "target_url": status.target_url,
+        }
+        self._api.post(f"{_repo_path(owner, name)}/statuses/{quote(status.commit, safe='')}", body)
+
+    def _pages(self, path: str) -> Iterable[Mapping[str, object]]:
+        for page in range(1, MAX_PAGES + 1):
+            items = self._api.get(f"{path}?page={page}&limit={PAGE}")
+            if not isinstance(items, list) or not items:
+                return
+            yield from (item for item in items if isinstance(item, dict))
+        raise ForgeError(f"{self.name}: {path} has more than {MAX_PAGES} pages; delete some branches or tags")
+
+
+def _repo_path(owner: str, name: str) -> str:
+    return f"/repos/{quote(owner, safe='')}/{quote(name, safe='')}"
+
+
+def _read_push(data: Mapping[str, object], ref: str) -> HeadMoved:
+    before, after = payload.commit_or_none(data, "before"), payload.commit_or_none(data, "after")
+    commit = payload.child(data, "head_commit")
+    # The push of an annotated tag carries the tag object's id as `after`; what is built is the commit.
+    peeled = commit.get("id")
+    if after is not None and ref.startswith(TAG_PREFIX) and isinstance(peeled, str) and is_commit(peeled):
+        after = peeled
+    author = payload.text(payload.child(data, "pusher"), "login")
+    author = author or payload.text(payload.child(commit, "author"), "name")
+    return payload.moved(ref, before, after, author, payload.text(commit, "message"))
+
+
+def _read_delete(data: Mapping[str, object], short: str) -> HeadMoved:
+    prefix = TAG_PREFIX if data.get("ref_type") == "tag" else BRANCH_PREFIX
+    return payload.moved(prefix + short, None, None, payload.text(payload.child(data, "sender"), "login"))
+
+
+def _read_head(item: Mapping[str, object]) -> Head | None:
+    """A branch says `commit.id`, a tag `commit.sha`; only a branch brings the commit's message and author."""
+    commit = payload.child(item, "commit")
+    found = commit.get("id") or commit.get("sha")
+    if not isinstance(found, str) or not is_commit(found):
+        return None
+    return Head(found, payload.text(payload.child(commit, "author"), "name"), payload.text(commit, "message"))

@@ -1,0 +1,105 @@
+"""Reading webhooks: the signature over the raw body, then JSON whose every field may be missing or wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+
+from albatros.domain.inbound import HeadMoved, RepoInfo
+from albatros.domain.refs import (
+    BRANCH_PREFIX,
+    TAG_PREFIX,
+    check_commit,
+    check_full_name,
+    check_ref,
+    is_ref,
+    one_line,
+)
+from albatros.domain.states import Trigger
+from albatros.errors import BadInputError, UnauthorizedError
+
+MAX_ID = 200
+MAX_EVENT = 64
+TEXT = 200
+
+
+def check_signature(secret: str, signature: str, body: bytes, header: str) -> None:
+    """Compare HMAC-SHA256 of the raw body with `signature`, hexadecimal, in constant time. Raises UnauthorizedError."""
+    if not secret or not signature:
+        raise UnauthorizedError(
+            f"the webhook is not signed: {header} is missing or empty; set the same secret on both sides"
+        )
+    wanted = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    if not hmac.compare_digest(wanted.encode(), signature.strip().lower().encode("utf-8", "replace")):
+        raise UnauthorizedError(f"{header} does not fit the body: check that both sides have the same webhook secret")
+
+
+def required_header(headers: Mapping[str, str], name: str, limit: int) -> str:
+    """A header of printable ASCII. Raises BadInputError."""
+    value = headers.get(name.lower(), "")
+    if not value or len(value) > limit or not (value.isascii() and value.isprintable()):
+        raise BadInputError(f"the header {name} is missing, longer than {limit} characters or not plain text")
+    return value
+
+
+def read_object(body: bytes) -> Mapping[str, object]:
+    """The JSON object that a body is. Raises BadInputError."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"the body is not JSON: {one_line(str(error), TEXT)}") from None
+    if not isinstance(value, dict):
+        raise BadInputError("the body is JSON, but no object")
+    return value
+
+
+def as_object(value: object) -> Mapping[str, object]:
+    """A JSON object; empty when it is something else."""
+    return value if isinstance(value, dict) else {}
+
+
+def child(value: Mapping[str, object], key: str) -> Mapping[str, object]:
+    """An object inside an object; empty when it is missing or something else."""
+    return as_object(value.get(key))
+
+
+def text(value: Mapping[str, object], key: str) -> str:
+    """A text for people out of an object, one line of it; empty when it is missing or something else."""
+    found = value.get(key)
+    return one_line(found, TEXT) if isinstance(found, str) else ""
+
+
+def required_text(value: Mapping[str, object], key: str) -> str:
+    """A string out of an object, unchanged. Raises BadInputError."""
+    found = value.get(key)
+    if not isinstance(found, str):
+        raise BadInputError(f"the field {key!r} is missing or no text")
+    return found
+
+
+def read_repo(value: Mapping[str, object]) -> RepoInfo:
+    """A repo as Gitea, Forgejo and GitHub describe it. Raises BadInputError."""
+    owner, name = check_full_name(required_text(value, "full_name"))
+    private = value.get("private")
+    if not isinstance(private, bool):
+        raise BadInputError("the field 'private' of the repo is missing or neither true nor false")
+    branch = required_text(value, "default_branch")
+    if not is_ref(BRANCH_PREFIX + branch):
+        raise BadInputError("the repo's default_branch is no name of a branch")
+    return RepoInfo(owner, name, private, branch)
+
+
+def commit_or_none(value: Mapping[str, object], key: str) -> str | None:
+    """A full commit id; None for the zero id, which stands for a ref that is not there. Raises BadInputError."""
+    found = required_text(value, key)
+    if found and not found.strip("0"):
+        return None
+    return check_commit(found)
+
+
+def moved(ref: str, before: str | None, after: str | None, author: str = "", title: str = "") -> HeadMoved:
+    """A move of a branch or tag by somebody who may push to it. Raises BadInputError."""
+    trigger = Trigger.TAG if ref.startswith(TAG_PREFIX) else Trigger.PUSH
+    return HeadMoved(check_ref(ref), before, after, trigger, author, title)

@@ -1,0 +1,113 @@
+"""Calls to a forge's REST API: bounded answers, no redirects; failures are for good, or worth another try."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from albatros.domain.refs import one_line
+from albatros.errors import ForgeError, ForgeUnavailableError
+
+if TYPE_CHECKING:
+    import httpx
+
+MAX_ANSWER = 8 << 20
+CALL_SECONDS = 20
+"""One call may take no longer in all, and no step of it longer than half of that."""
+_LATER = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+
+
+class RestClient:
+    """One forge's API under a base URL, for several threads. Errors name the forge and the path, never a header."""
+
+    def __init__(self, forge: str, base: str, headers: Mapping[str, str]) -> None:
+        self._forge = forge
+        self._base = base
+        self._headers = dict(headers)
+        self._client: httpx.Client | None = None
+        self._lock = threading.Lock()
+
+    def get(self, path: str) -> object:
+        """The JSON at a path; None when there is nothing. Raises ForgeError or ForgeUnavailableError."""
+        status, answer = self._call("GET", path, None)
+        if status == HTTPStatus.NOT_FOUND:
+            return None
+        self._check("GET", path, status, answer)
+        return self._decode(path, answer)
+
+    def post(self, path: str, body: Mapping[str, object]) -> object:
+        """Send JSON and return the JSON answer. Raises ForgeError or ForgeUnavailableError."""
+        status, answer = self._call("POST", path, body)
+        self._check("POST", path, status, answer)
+        return self._decode(path, answer)
+
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+            self._client = None
+
+    def _open(self) -> httpx.Client:
+        import httpx  # noqa: PLC0415 - 40 ms and 8 MiB that a server without such a forge does not pay
+
+        with self._lock:
+            if self._client is None:
+                self._client = httpx.Client(headers=self._headers, timeout=CALL_SECONDS / 2, follow_redirects=False)
+            return self._client
+
+    def _call(self, method: str, path: str, body: Mapping[str, object] | None) -> tuple[int, bytes]:
+        client = self._open()
+        import httpx  # noqa: PLC0415 - loaded by now
+
+        deadline = time.monotonic() + CALL_SECONDS
+        answer = bytearray()
+        try:
+            with client.stream(method, self._base + path, json=body) as response:
+                for chunk in response.iter_bytes():
+                    answer += chunk
+                    if len(answer) > MAX_ANSWER:
+                        raise ForgeError(f"{self._forge}: {method} {path} answered more than {MAX_ANSWER} bytes")
+                    if time.monotonic() > deadline:
+                        raise ForgeUnavailableError(f"{self._forge}: {method} {path} took over {CALL_SECONDS} s")
+                return response.status_code, bytes(answer)
+        except httpx.InvalidURL as error:
+            raise ForgeError(f"{self._forge}: forges.url is no usable address: {error}") from None
+        except httpx.HTTPError as error:
+            kind = type(error).__name__
+            raise ForgeUnavailableError(
+                f"{self._forge}: {method} {path}: {kind}: {one_line(str(error), 200)}"
+            ) from None
+
+    def _check(self, method: str, path: str, status: int, answer: bytes) -> None:
+        if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            return
+        what = f"{self._forge}: {method} {path} answered {status}"
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _LATER:
+            raise ForgeUnavailableError(f"{what}; it is tried again")
+        if status < HTTPStatus.BAD_REQUEST:
+            raise ForgeError(f"{what}, a redirect, which is not followed: set forges.url to where it points")
+        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+            raise ForgeError(f"{what}: check that forges.token is valid and may do this{_reason(answer)}")
+        raise ForgeError(f"{what}{_reason(answer)}")
+
+    def _decode(self, path: str, answer: bytes) -> object:
+        try:
+            value: object = json.loads(answer) if answer else None
+        except (ValueError, RecursionError):
+            raise ForgeError(f"{self._forge}: {path} answered something that is not JSON; check forges.url") from None
+        return value
+
+
+def _reason(answer: bytes) -> str:
+    """What the forge itself says, out of its JSON `message`."""
+    try:
+        value = json.loads(answer)
+    except (ValueError, RecursionError):
+        return ""
+    message = value.get("message") if isinstance(value, dict) else None
+    return f" ({one_line(message, 200)})" if isinstance(message, str) and message else ""
