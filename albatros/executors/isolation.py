@@ -20,6 +20,7 @@ from albatros.errors import ConfigError
 DEFAULT_USER = "albatros-runner"
 DEFAULT_UID = 64198
 TRY_SECONDS = 20
+HARMLESS = frozenset({".nix-profile", ".nix-defexpr", ".local"})
 
 
 class IsolationKind(StrEnum):
@@ -48,13 +49,13 @@ class Isolation:
         return self.kind is not IsolationKind.NONE
 
     def command(self, argv: Sequence[str], *, hidden: Sequence[Path], shown: Sequence[Path]) -> list[str]:
-        """How to start a program so; `hidden` directories appear empty, except for what is `shown` of them."""
+        """How to start a program so; what is `hidden` appears empty, except for the directories `shown` of it."""
         if self.kind is not IsolationKind.BWRAP:
             return list(argv)
         # Processes are hidden too: through /proc, one of the same user would show its memory and its root directory.
         wrapped = ["bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--unshare-ipc"]
         for path in hidden:
-            wrapped += ["--tmpfs", str(path)]
+            wrapped += ["--tmpfs", str(path)] if path.is_dir() else ["--ro-bind", "/dev/null", str(path)]
         for path in shown:
             wrapped += ["--bind", str(path), str(path)]
         return [*wrapped, "--proc", "/proc", "--", *argv]
@@ -126,6 +127,12 @@ def _bwrap_problem() -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"bwrap does not work: {error}"
     return None if done.returncode == 0 else f"bwrap does not work: {done.stderr.strip()[-200:]}"
+
+
+def secrets_of_user(home: Path, needed: Path) -> list[Path]:
+    """What a person keeps in hidden files at home, keys among them; not what leads to the program `needed`."""
+    entries = [entry for entry in home.iterdir() if entry.name.startswith(".") and not entry.is_symlink()]
+    return [entry for entry in entries if entry.name not in HARMLESS and not needed.is_relative_to(entry)]
 
 
 def reachable_by_others(directory: Path) -> bool:

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from albatros.errors import ExecutorError
 from albatros.executors import processes
 from albatros.executors.base import RunnerEnded, StartOrder
 from albatros.executors.homes import NAME, Home, choose_home, choose_python
-from albatros.executors.isolation import IsolationKind, close_to_others, decide
+from albatros.executors.isolation import IsolationKind, close_to_others, decide, secrets_of_user
 from albatros.executors.processes import Identity
 from albatros.log import get_logger
 from albatros.settings import ExecutorSettings
@@ -66,11 +67,13 @@ class LocalExecutor:
 
     name = "local"
 
-    def __init__(self, settings: ExecutorSettings, data: Path, zipapp: bytes) -> None:
+    def __init__(self, settings: ExecutorSettings, data: Path, zipapp: bytes, private: Sequence[Path] = ()) -> None:
         """Decide how to isolate, make the runner's home, and find the runners of an earlier server process.
 
-        `data` must exist. Raises ConfigError or ExecutorError.
+        `data` must exist; `private` are files elsewhere that a runner must not read, such as the server's config.
+        Raises ConfigError or ExecutorError.
         """
+        self._private = [path.resolve() for path in private]
         self._settings = settings
         self._data = data.resolve()
         self.isolation = decide(settings.user)
@@ -196,10 +199,9 @@ class LocalExecutor:
         )
 
     def _hidden(self) -> list[Path]:
-        """The data directory, and the user's home unless the runner's Python lives there."""
-        user_home = Path.home()
-        inside = Path(self._python).is_relative_to(user_home) or user_home == Path("/")
-        return [self._data] if inside or not user_home.is_dir() else [user_home, self._data]
+        home = Path.home()
+        personal = secrets_of_user(home, Path(self._python)) if home.is_dir() else []
+        return [self._data, *(path for path in [*personal, *self._private] if path.exists())]
 
     def _environment(self, order: StartOrder, token_file: Path) -> dict[str, str]:
         own = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
