@@ -15,7 +15,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from albatros.errors import ConfigError, DatabaseUnavailableError
@@ -59,9 +60,14 @@ class Database:
         session = Session(self.engine, expire_on_commit=False)
         try:
             yield session
-        except OperationalError as error:
+        except (OperationalError, InterfaceError) as error:
             session.rollback()
             raise DatabaseUnavailableError(_explain(error)) from error
+        except PoolTimeoutError as error:
+            session.rollback()
+            raise DatabaseUnavailableError(
+                "every connection to the database is in use; the work is tried again"
+            ) from error
         except BaseException:
             session.rollback()
             raise
@@ -75,20 +81,34 @@ class Database:
 
 def connect(url: str) -> Database:
     """Open the database at a SQLAlchemy URL (`sqlite:///PATH` or `postgresql+psycopg://…`). Raises ConfigError."""
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError("database.url is no URL; use sqlite:///PATH or postgresql+psycopg://…") from error
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         return Database(_sqlite_engine(url, parsed.database))
-    if backend == "postgresql":
-        engine = create_engine(url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, pool_pre_ping=True, hide_parameters=True)
+    if backend == "postgresql" and parsed.get_driver_name() == "psycopg":
+        engine = create_engine(
+            url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, pool_pre_ping=True, hide_parameters=True
+        )
         return Database(engine)
-    raise ConfigError(f"database.url: {backend} is not supported; use sqlite:///PATH or postgresql+psycopg://…")
+    raise ConfigError(
+        f"database.url: {parsed.drivername} is not supported; use sqlite:///PATH or postgresql+psycopg://…"
+    )
 
 
 def _sqlite_engine(url: str, path: str | None) -> Engine:
     if not path or path == ":memory:":
         raise ConfigError("database.url: SQLite needs a file, since several threads share it; use sqlite:///PATH")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        # Only its owner may read it, and SQLite gives the files beside it the same rights.
+        Path(path).touch(mode=0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"the database {path} cannot be made: {error.strerror}; check server.data and its owner"
+        ) from error
     engine = create_engine(
         url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True
     )
@@ -109,7 +129,7 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(f"BEGIN {options.get('sqlite_begin', 'DEFERRED')}")
 
 
-def _explain(error: OperationalError) -> str:
+def _explain(error: OperationalError | InterfaceError) -> str:
     text = str(error.orig).lower()
     if "locked" in text or "busy" in text:
         return f"the database is locked by another writer for more than {BUSY_SECONDS} s; the work is tried again"
