@@ -32,6 +32,7 @@ TOOLS = {
     "git-lfs": Tool(("git-lfs",), "apt-get install git-lfs"),
     "gitea": Tool(("gitea",), _SERVICES),
     "go": Tool(("go",), "apt-get install golang-go"),
+    "nginx": Tool(("nginx",), "apt-get install nginx-light"),
     "nix": Tool(("nix",), "apt-get install nix-bin"),
     "nomad": Tool(("nomad",), "put nomad on PATH, see docs/testing.md"),
     "postgresql": Tool(("initdb", "postgres"), "apt-get install postgresql"),

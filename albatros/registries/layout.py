@@ -19,7 +19,7 @@ PING_KEY = "v2/index.html"
 PRIVATE = ".albatros"
 """Leases, shadows, temporary files and the table of headers; no client asks for them."""
 LEASES = f"{PRIVATE}/leases/"
-SHADOWS = f"{PRIVATE}/shadows/"
+SHADOWS = f"{PRIVATE}/shadows"
 _IMMUTABLE = "public, max-age=31536000, immutable"
 _CHANGING = "no-cache"
 _RESERVED = frozenset({"manifests", "blobs", "tags", "referrers"})
@@ -151,11 +151,12 @@ def caddy_fragment() -> str:
     """RULES as a Caddy `route`, for a site whose `root` is the directory."""
     lines = ["route {", f"\trespond /{PRIVATE}/* 404"]
     for number, rule in enumerate(RULES):
-        lines += [f"\t@albatros{number} {{", f"\t\tpath_regexp {rule.path}"]
-        if rule.shadow:
-            lines.append(f"\t\tfile /{rule.shadow}{{path}}")
         target = f"/{rule.file}" if rule.file else f"/{rule.shadow}{{path}}" if rule.shadow else "{path}"
+        # Without the `file` condition, a 404 would be sent with headers that let it be cached for ever.
         lines += [
+            f"\t@albatros{number} {{",
+            f"\t\tpath_regexp {rule.path}",
+            f"\t\tfile {target}",
             "\t}",
             f"\thandle @albatros{number} {{",
             f"\t\theader Content-Type {rule.headers.content_type}",

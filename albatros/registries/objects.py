@@ -63,7 +63,7 @@ class DirectoryObjects:
         """Write a file, and its shadow where the rules would send it with another type than it has."""
         with _plain_errors(self._root):
             self._prepare()
-            shadow = layout.SHADOWS + key
+            shadow = f"{layout.SHADOWS}/{key}"
             if layout.needs_shadow(key, headers):
                 # Served in place of the file itself, so it has to be there first.
                 self._write(shadow, body)

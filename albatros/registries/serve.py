@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
         if ".." in path.split("/") or "\0" in path:
             return None
         for rule in layout.find_rules(path):
-            file = self.directory / (rule.file or rule.shadow + path.removeprefix("/"))
+            file = self.directory / (rule.file or f"{rule.shadow}/{path}".lstrip("/"))
             if file.is_file():
                 return file, rule
         return None

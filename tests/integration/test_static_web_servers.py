@@ -1,0 +1,100 @@
+"""A static registry behind web servers that know nothing of registries, only the fragments that it generates."""
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from albatros.domain import media
+from albatros.images.assemble import AssembleOptions, assemble
+from albatros.images.base import NullLayerCache
+from albatros.images.model import Image
+from albatros.images.publish import publish
+from albatros.registries.objects import DirectoryObjects
+from albatros.registries.static import StaticRegistry
+from tests.services.process import answers, free_port, hand_over, private_dir, running, unprivileged
+from tests.support.archives import elf, source
+from tests.support.flakes import AMD64, ARMV6
+from tests.support.pulls import Remote
+from tests.support.stores import MemoryStore
+from tests.tools import find, needs, require
+
+NAME = "alba/hello"
+_NGINX = """\
+daemon off; master_process off; pid {home}/pid; error_log stderr;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {home}/a; proxy_temp_path {home}/b; fastcgi_temp_path {home}/c;
+  uwsgi_temp_path {home}/d; scgi_temp_path {home}/e;
+  server {{ listen 127.0.0.1:{port}; root {home}/registry; include {home}/registry/.albatros/nginx.conf; }}
+}}
+"""
+
+
+@pytest.fixture(scope="module")
+def image() -> tuple[Image, MemoryStore]:
+    store = MemoryStore()
+    sources = [source(elf(machine.architecture, payload=b"hello")) for machine in (AMD64, ARMV6)]
+    return assemble(sources, store, NullLayerCache(), AssembleOptions()), store
+
+
+@pytest.fixture(scope="module")
+def host(image: tuple[Image, MemoryStore]) -> Iterator[str]:
+    """nginx with the generated locations, as an operator would include them."""
+    require("nginx")
+    account = unprivileged()
+    with private_dir("nginx", account) as home:
+        made, store = image
+        publish(made, store, StaticRegistry(DirectoryObjects(home / "registry"), "dir:x"), NAME, ["v1"])
+        port = free_port()
+        config = home / "nginx.conf"
+        config.write_text(_NGINX.format(home=home, port=port))
+        hand_over(config, account)
+        command = [find("nginx"), "-e", "stderr", "-c", str(config)]
+        with running(command, log=home / "log", ready=answers(f"http://127.0.0.1:{port}/v2/"), account=account):
+            yield f"127.0.0.1:{port}"
+
+
+@needs("nginx", "skopeo")
+def test_skopeo_pulls_each_platform(host: str, image: tuple[Image, MemoryStore]) -> None:
+    remote = Remote(host, NAME)
+    assert remote.digest("v1") == image[0].digest
+    assert remote.tags() == {"v1"}
+    for machine in (AMD64, ARMV6):
+        assert remote.pull("v1", machine) == elf(machine.architecture, payload=b"hello")
+
+
+@needs("nginx")
+def test_the_headers_that_clients_need(host: str, image: tuple[Image, MemoryStore]) -> None:
+    base, child = f"/v2/{NAME}", image[0].manifests[0]
+    for path, content_type in (
+        ("/v2/", "application/json"),
+        (f"{base}/manifests/v1", media.INDEX),
+        (f"{base}/manifests/{image[0].digest}", media.INDEX),
+        (f"{base}/manifests/{child.descriptor.digest}", media.MANIFEST),
+        (f"{base}/blobs/{child.descriptor.digest}", media.BYTES),
+        (f"{base}/tags/list", "application/json"),
+        (f"{base}/referrers/{image[0].digest}", media.INDEX),
+    ):
+        for method in ("GET", "HEAD"):
+            request = urllib.request.Request(f"http://{host}{path}", method=method)
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                assert answer.headers["Content-Type"] == content_type, path
+                assert answer.headers["Content-Encoding"] is None
+                assert ("immutable" in answer.headers["Cache-Control"]) == (
+                    "sha256:" in path and "referrers" not in path
+                )
+
+
+@needs("nginx")
+@pytest.mark.parametrize(
+    "path", [f"/v2/{NAME}/manifests/v2", f"/v2/{NAME}/blobs/sha256:{'0' * 64}", "/.albatros/headers.json"]
+)
+def test_what_is_missing_or_private_is_404_and_not_cached(host: str, path: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"http://{host}{path}", timeout=30)
+    with caught.value as answer:
+        assert answer.code == 404
+        assert answer.headers["Cache-Control"] is None
