@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import Executable, or_, select, update
 from sqlalchemy.orm import Session
 
 from albatros.db.models import StatusReport
 from albatros.db.queue import changed
 from albatros.db.session import now
-from albatros.db.upsert import insert
+from albatros.db.upsert import dialect_of, insert_into, table_of
 from albatros.domain.refs import one_line
 from albatros.domain.states import BuildState
 
@@ -36,40 +37,35 @@ class StatusWish:
     target_path: str
 
 
+@cache
+def _put(dialect: str) -> Executable:
+    statement = insert_into(dialect, table_of(StatusReport))
+    known, newest = table_of(StatusReport).c, statement.excluded
+    kept = ("build_id", "state", "description", "target_path", "tries", "error", "next_try_at")
+    return statement.on_conflict_do_update(
+        index_elements=["repo_id", "commit", "context"],
+        set_={"version": known.version + 1, **{name: newest[name] for name in kept}},
+        where=known.build_id <= newest.build_id,
+    )
+
+
 def put_status(session: Session, repo_id: int, commit: str, build_id: int, wish: StatusWish) -> None:
     """Make a status due, in the caller's transaction; nothing happens when a newer Build has the context already."""
-    at = now()
-    statement = insert(session, StatusReport).values(
-        repo_id=repo_id,
-        commit=commit,
-        context=one_line(wish.context, CONTEXT_LENGTH),
-        build_id=build_id,
-        state=wish.state,
-        description=one_line(wish.description, DESCRIPTION_LENGTH),
-        target_path=wish.target_path,
-        version=1,
-        sent=0,
-        tries=0,
-        error="",
-        next_try_at=at,
-    )
-    newest = statement.excluded
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["repo_id", "commit", "context"],
-            set_={
-                "build_id": newest.build_id,
-                "state": newest.state,
-                "description": newest.description,
-                "target_path": newest.target_path,
-                "version": StatusReport.version + 1,
-                "tries": 0,
-                "error": "",
-                "next_try_at": at,
-            },
-            where=StatusReport.build_id <= newest.build_id,
-        )
-    )
+    values = {
+        "repo_id": repo_id,
+        "commit": commit,
+        "context": one_line(wish.context, CONTEXT_LENGTH),
+        "build_id": build_id,
+        "state": wish.state,
+        "description": one_line(wish.description, DESCRIPTION_LENGTH),
+        "target_path": wish.target_path,
+        "version": 1,
+        "sent": 0,
+        "tries": 0,
+        "error": "",
+        "next_try_at": now(),
+    }
+    session.execute(_put(dialect_of(session)), values)
 
 
 def statuses_of(session: Session, repo_id: int, commit: str) -> Sequence[StatusReport]:
@@ -109,8 +105,8 @@ def finish_status(session: Session, report: StatusReport, *, sent: bool, error: 
         holder=None,
         lease_until=None,
     )
-    if changed(session, outcome.execution_options(synchronize_session=False)):
+    if changed(session, outcome):
         return True
     overtaken = held.values(holder=None, lease_until=None, next_try_at=now())
-    session.execute(overtaken.execution_options(synchronize_session=False))
+    changed(session, overtaken)
     return False

@@ -15,19 +15,9 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
-from albatros.db.inbox import (
-    Arrival,
-    Confirmed,
-    HeadsInDoubtError,
-    NewBuild,
-    Recorded,
-    check_room,
-    create_build,
-    find_head,
-    move_head,
-    record_arrival,
-    upsert_repo,
-)
+from albatros.db.builds import NewBuild, check_room, create_build
+from albatros.db.heads import Confirmed, HeadsInDoubtError, find_head, move_head
+from albatros.db.inbox import Arrival, Recorded, record_arrival, upsert_repo
 from albatros.db.models import Build, Repo
 from albatros.db.signals import Topic
 from albatros.db.writer import Writer
@@ -77,6 +67,8 @@ def receive(settings: Settings, writer: Writer, forge: Forge, headers: Mapping[s
     inbound = forge.parse(headers, body)
     recorded = record(settings, writer, forge, inbound, body)
     status = HTTPStatus.OK if recorded.repeated else HTTPStatus.ACCEPTED
+    if not recorded.repeated:
+        writer.count(f"webhooks_accepted.{forge.name}")
     _log.info(
         "webhook received",
         forge=forge.name,
@@ -150,7 +142,7 @@ def rerun(settings: Settings, writer: Writer, build_id: int) -> int:
             title=old.title,
             rerun_of=old.id,
         )
-        return create_build(session, old.repo, new).id
+        return create_build(session, old.repo_id, new)
 
     return commit(writer, work)
 
@@ -234,20 +226,20 @@ def _build_head(
 ) -> int:
     repo = upsert_repo(session, forge, info)
     _check_allowed(settings, repo)
-    sequence = _place(session, repo, ref, head, confirmed)
+    sequence = _place(session, repo.id, ref, head, confirmed)
     check_room(session, settings.limits.queued_builds)
     new = NewBuild(ref, head.commit, sequence, Trigger.API, author=head.author, title=head.title)
-    return create_build(session, repo, new).id
+    return create_build(session, repo.id, new)
 
 
-def _place(session: Session, repo: Repo, ref: str, head: Head, confirmed: Confirmed | None) -> int:
+def _place(session: Session, repo_id: int, ref: str, head: Head, confirmed: Confirmed | None) -> int:
     """The sequence of a ref's head, which is moved to what the forge said; 0 for a commit that is no head."""
     if is_commit(ref):
         return 0
-    known = find_head(session, repo.id, ref)
+    known = find_head(session, repo_id, ref)
     if known is not None and known.commit == head.commit:
         return known.sequence
-    sequence, why_not = move_head(session, repo, HeadMoved(ref, None, head.commit, Trigger.API), confirmed)
+    sequence, why_not = move_head(session, repo_id, HeadMoved(ref, None, head.commit, Trigger.API), confirmed)
     if sequence is None:
         raise ConflictError(why_not)
     return sequence

@@ -15,7 +15,8 @@ from functools import partial
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from albatros.db.inbox import Confirmed, insert_head, upsert_repo
+from albatros.db.heads import Confirmed, insert_head
+from albatros.db.inbox import upsert_repo
 from albatros.db.models import RefHead, Repo
 from albatros.db.session import Database
 from albatros.db.writer import Writer

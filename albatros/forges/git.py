@@ -1,6 +1,6 @@
 """Bare repositories under one directory, whose post-receive hook calls the webhook; statuses are git notes.
 
-The last two parts of its path, without `.git`, name a repo: OWNER/NAME.git below the directory, or NAME.git in it, which
+A repo is named by the last two parts of its path: OWNER/NAME.git below the directory, or NAME.git in it, which
 then is the owner. Nothing outside the directory is ever opened, whatever a name or a symbolic link says. A repository
 whose directory others cannot read is private.
 """
