@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from albatros.domain.platforms import Platform, PlatformHints
@@ -36,7 +37,7 @@ def _split(argument: str) -> tuple[Platform | None, Path]:
 
 
 def _file(path: Path, explicit: Platform | None, entrypoint: str) -> Source:
-    if not path.is_file():
+    if not path.is_file() or not os.access(path, os.R_OK):
         raise UsageError(f"{path} is not a file or directory that can be read")
     hints = PlatformHints(explicit=explicit, file_name=path.name)
     return Source(str(path), lambda: path.open("rb"), path.stat().st_size, hints, entrypoint)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -30,18 +32,30 @@ class Spool:
         """Keep the bytes of `chunks`. Raises StoreError when the disk does not take them."""
         hasher = hashlib.sha256()
         size = 0
+        with self._disk_errors():
+            descriptor, temporary = tempfile.mkstemp(dir=self._root)
         try:
-            with tempfile.NamedTemporaryFile(dir=self._root, delete=False) as file:
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
                 for chunk in chunks:
                     hasher.update(chunk)
                     size += len(chunk)
-                    file.write(chunk)
-            Path(file.name).rename(self._root / hasher.hexdigest())
+                    with self._disk_errors():
+                        _write_all(file, chunk)
+            Path(temporary).rename(self._root / hasher.hexdigest())
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return Blob(Digest(f"sha256:{hasher.hexdigest()}"), size)
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        """Errors of this disk, and not of whoever produces the chunks."""
+        try:
+            yield
         except OSError as error:
             raise StoreError(
                 f"{self._root} cannot be written: {error.strerror}; set TMPDIR to a disk with room"
             ) from error
-        return Blob(Digest(f"sha256:{hasher.hexdigest()}"), size)
 
     def open(self, digest: Digest) -> AbstractContextManager[BinaryIO]:
         """Open a blob. Raises NotFoundError."""
@@ -59,3 +73,10 @@ class Spool:
 
     def _path(self, digest: Digest) -> Path:
         return self._root / digest.removeprefix("sha256:")
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    """Unbuffered, so that a full disk is told here and not a second time when the file is closed."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
