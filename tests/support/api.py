@@ -1,6 +1,6 @@
 """A real server over a seeded database of either kind, called over HTTP with a token of each scope; no roles run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +24,6 @@ from tests.support.stores import MemoryStore
 from tests.support.web import Bundle
 
 
-
 @dataclass
 class Api:
     """Clients of one server, and what is behind it."""
@@ -34,6 +33,8 @@ class Api:
     store: MemoryStore
     seeded: Seeded
     tokens: dict[Scope, str]
+    forges: dict[str, Forge]
+    """Those of the server: a test puts its own in."""
     clients: ExitStack
 
     @cached_property
@@ -62,23 +63,21 @@ class Api:
 
 
 @contextmanager
-def seeded_api(
-    database: Database, data: Path, *, public: bool = False, forges: Mapping[str, Forge] | None = None
-) -> Iterator[Api]:
+def seeded_api(database: Database, data: Path, *, public: bool = False) -> Iterator[Api]:
     """Answer calls until the block ends."""
     sock = bind("127.0.0.1:0")
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    data.mkdir()
     signals, store = Signals(), MemoryStore()
     writer = Writer(database, signals)
     seeded = seed(database)
-    context = AppContext(
-        _settings(data, url, public), database, store, forges or {}, writer, signals, Bundle(), __version__
-    )
+    forges: dict[str, Forge] = {}
+    context = AppContext(_settings(data, url, public), database, store, forges, writer, signals, Bundle(), __version__)
     server = WebServer(create_app(context), sock)
     server.start()
     try:
         with ExitStack() as clients:
-            yield Api(url, context, store, seeded, _tokens(database), clients)
+            yield Api(url, context, store, seeded, _tokens(database), forges, clients)
     finally:
         server.stop()
         writer.close()
