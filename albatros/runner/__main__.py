@@ -80,6 +80,7 @@ def _do(server: Server, log: LogStream, order: Order, directory: str, started: f
 def _report(server: Server, log: LogStream, result: dict[str, object]) -> int:
     pieces, size = log.close()
     server.result({**result, "log_pieces": pieces, "log_bytes": size})
+    server.hang_up()
     return 0
 
 

@@ -143,7 +143,7 @@ def _record(key: str, value: str) -> bytes:
 
 
 def _octal(number: int, width: int) -> bytes:
-    return b"%0*o\0" % (width - 1, number) if number < 8 ** (width - 1) else bytes(width)
+    return b"%0*o\0" % (width - 1, number if number < 8 ** (width - 1) else 0)
 
 
 def _block(member: Member, name: bytes, prefix: bytes, time: int = 1) -> bytes:

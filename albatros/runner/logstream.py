@@ -100,6 +100,8 @@ class LogStream:
         except (LeaseLostError, JobFailedError) as error:
             print(f"albatros-runner: the log can no longer be sent: {error}", file=sys.stderr)
             self._server.lost.set()
+        finally:
+            self._server.hang_up()
 
     def _wait(self, seq: int) -> bool:
         """Wait until there is something to send from `seq` on; false when all is sent and the log is closed."""

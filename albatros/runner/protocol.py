@@ -127,6 +127,13 @@ class Server:
         """Report how the Job ended."""
         self._checked(self._json("POST", "/result", {"nonce": self.nonce, **document}))
 
+    def hang_up(self) -> None:
+        """Close this thread's connection; the next call opens another."""
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            self._local.connection = None
+
     def _json(self, method: str, path: str, document: dict[str, object]) -> Answer:
         return self._call(method, path, json.dumps(document).encode(), {"Content-Type": "application/json"})
 
@@ -154,7 +161,7 @@ class Server:
                     return answer
                 why = answer.detail
             except (OSError, http.client.HTTPException) as error:
-                self._hang_up()
+                self.hang_up()
                 retry_after, why = 0.0, str(error) or type(error).__name__
             if time.monotonic() - self._last_answer > self.lease_seconds + self._allowance:
                 raise self._lose(f"The server could not be reached: {why}")
@@ -171,7 +178,7 @@ class Server:
         response = connection.getresponse()
         data = response.read(ANSWER_LIMIT + 1)
         if len(data) > ANSWER_LIMIT or response.will_close:
-            self._hang_up()
+            self.hang_up()
         return Answer(response.status, _document(data)), _seconds(response.getheader("Retry-After"))
 
     def _send_upload(
@@ -194,12 +201,6 @@ class Server:
             connection = kind(self._host, self._port, timeout=SOCKET_TIMEOUT, blocksize=1 << 17)
             self._local.connection = connection
         return connection
-
-    def _hang_up(self) -> None:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
 
 
 def _document(data: bytes) -> dict[str, object]:

@@ -120,7 +120,7 @@ class Ended:
 class RunnerProcess:
     """The zipapp, started as an executor starts it."""
 
-    def __init__(self, home: Path, server: RunnerServer) -> None:
+    def __init__(self, home: Path, server: RunnerServer, nix_remote: str = "") -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.workdir = Path(tempfile.mkdtemp(prefix="work-", dir=home))
         bundle = home / "albatros-runner.pyz"
@@ -133,7 +133,7 @@ class RunnerProcess:
             "ALBATROS_URL": server.url,
             "ALBATROS_ATTEMPT": str(server.order.get("attempt")),
             "ALBATROS_WORKDIR": str(self.workdir),
-            "ALBATROS_NIX_REMOTE": f"local?root={home}/nix-root",
+            "ALBATROS_NIX_REMOTE": nix_remote or f"local?root={home}/nix-root",
             "ALBATROS_TOKEN_FILE": str(token),
         }
         self.process = subprocess.Popen(
@@ -161,11 +161,13 @@ class RunnerProcess:
         return Ended(self.process.returncode, stderr.decode())
 
 
-def run_order(home: Path, order: dict[str, object], server: RunnerServer | None = None) -> RunnerServer:
+def run_order(
+    home: Path, order: dict[str, object], server: RunnerServer | None = None, nix_remote: str = ""
+) -> RunnerServer:
     """Run the real runner on an order to its end; the server it spoke to, closed."""
     server = server or RunnerServer(order)
     try:
-        ended = RunnerProcess(home, server).wait()
+        ended = RunnerProcess(home, server, nix_remote).wait()
     finally:
         server.close()
     assert ended.status == 0, ended.stderr
