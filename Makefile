@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint services bench screenshots fmt lock clean
+.PHONY: help setup demo test lint services bench docs screenshots fmt lock clean
 
 help: ## say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -39,6 +39,9 @@ services: ## build Garage, Gitea, crane and regctl from their package registries
 bench: setup ## measure, and write the table and its JSON
 	@scripts/need-tools demo
 	@$(BIN)/python -m bench
+
+docs: setup ## write docs/reference and the example config from the code
+	@$(BIN)/python -m scripts.reference
 
 screenshots: setup ## take the pictures of the dashboard that the documents show
 	@scripts/need-tools test

@@ -1,6 +1,6 @@
 """States of a Build, Job, Attempt and Publication, the moves allowed between them, and the reasons of an end.
 
-Each member is documented where it stands; `check_move` is the only judge of a move, and a state without moves is an end.
+Each member is documented where it stands; `check_move` alone judges a move, and a state without moves is an end.
 """
 
 from __future__ import annotations
@@ -129,18 +129,26 @@ class Trigger(StrEnum):
     """What asked for a Build."""
 
     PUSH = "push"
+    """A branch moved."""
     TAG = "tag"
+    """A tag was made or moved."""
     PULL_REQUEST = "pull_request"
+    """A pull request was opened or got new commits."""
     SCHEDULE = "schedule"
+    """The repo's own timetable."""
     API = "api"
+    """A call of the API or the command line."""
     RERUN = "rerun"
+    """Somebody asked for an earlier Build once more."""
 
 
 class JobKind(StrEnum):
     """What a Job does."""
 
     EVALUATION = "evaluation"
+    """Finds out what the flake has to build: the first Job of a Build."""
     BUILD = "build"
+    """Builds one derivation."""
 
 
 _B, _J, _A, _P = BuildState, JobState, AttemptState, PublicationState
