@@ -12,8 +12,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
-from albatros.domain.references import Blob, Digest, parse_digest
-from albatros.errors import BadInputError, TooLargeError
+from albatros.domain.references import Blob, Digest
 
 CHUNK = 256 << 10
 """Bytes read or written at a time."""
@@ -82,22 +81,4 @@ class BlobStore(Protocol):
         with self.writer() as writer:
             for chunk in chunks:
                 writer.write(chunk)
-            return writer.commit()
-
-    def put_expected(self, digest: Digest, chunks: Iterable[bytes], max_bytes: int) -> Blob:
-        """Keep bytes that must have this digest. Raises BadInputError when they have another, TooLargeError."""
-        parse_digest(digest)
-        size = 0
-        with self.writer() as writer:
-            for chunk in chunks:
-                size += len(chunk)
-                if size > max_bytes:
-                    raise TooLargeError(
-                        f"blob {digest} is larger than the {max_bytes} bytes left for it; nothing was kept"
-                    )
-                writer.write(chunk)
-            if writer.digest() != digest:
-                raise BadInputError(
-                    f"what was sent as {digest} is {writer.digest()} ({size} bytes); nothing was kept, send it again"
-                )
             return writer.commit()

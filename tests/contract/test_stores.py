@@ -15,7 +15,7 @@ import pytest
 
 from albatros.db.session import now
 from albatros.domain.references import Digest, digest_of
-from albatros.errors import BadInputError, NotFoundError, StoreError, StoreFullError, TooLargeError
+from albatros.errors import BadInputError, NotFoundError, StoreError, StoreFullError
 from albatros.images.base import BlobSink
 from albatros.store import files
 from albatros.store.base import BlobStore
@@ -98,29 +98,6 @@ def test_a_source_that_breaks_keeps_nothing(store: BlobStore) -> None:
     assert list(store.list()) == []
 
 
-def test_an_expected_digest_is_checked(store: BlobStore) -> None:
-    data = b"what was promised"
-    assert store.put_expected(digest_of(data), [data], len(data)).size == len(data)
-    with pytest.raises(BadInputError, match="nothing was kept"):
-        store.put_expected(ABSENT, [data], len(data))
-    assert store.size(ABSENT) is None
-
-
-def test_an_upload_over_its_limit_is_refused_before_it_is_read_whole(store: BlobStore) -> None:
-    read = 0
-
-    def endless() -> Iterator[bytes]:
-        nonlocal read
-        while True:
-            read += 100
-            yield b"x" * 100
-
-    with pytest.raises(TooLargeError, match="1000 bytes"):
-        store.put_expected(ABSENT, endless(), 1000)
-    assert read == 1100
-    assert list(store.list()) == []
-
-
 @pytest.mark.parametrize("text", ["../../etc/passwd", "sha256:../" + "0" * 61, "sha256:" + "A" * 64, "sha512:00", ""])
 def test_what_is_no_digest_reaches_no_file(store: BlobStore, text: str) -> None:
     with pytest.raises(BadInputError):
@@ -171,7 +148,7 @@ def test_many_writers_of_one_blob_agree(store: BlobStore) -> None:
 
     def upload() -> None:
         for _ in range(10):
-            if store.put_expected(digest_of(data), [data[:1000], data[1000:]], len(data)).size != len(data):
+            if store.put([data[:1000], data[1000:]]).size != len(data):
                 wrong.append("size")
             if content(store, digest_of(data)) != data:
                 wrong.append("bytes")
