@@ -226,7 +226,10 @@ def _context(parts: _Parts) -> AppContext:
 
 def _scheduler(parts: _Parts, local_url: str) -> Scheduler:
     limits = parts.settings.limits
-    dispatcher = Dispatcher(parts.database, parts.signals, parts.executor, limits, parts.key, local_url)
+    takes_strangers = parts.executor.isolated and parts.settings.executor.sandbox
+    dispatcher = Dispatcher(
+        parts.database, parts.signals, parts.executor, limits, parts.key, local_url, takes_strangers=takes_strangers
+    )
     return Scheduler(parts.database, parts.signals, dispatcher, parts.executor, limits)
 
 

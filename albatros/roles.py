@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -15,7 +16,7 @@ from enum import StrEnum
 from albatros.db.session import Database
 from albatros.db.signals import Signals, Topic
 from albatros.domain.states import AttemptState, Reason
-from albatros.errors import DatabaseUnavailableError
+from albatros.errors import DatabaseUnavailableError, ExecutorError
 from albatros.executors.base import Executor, RunnerEnded
 from albatros.flows import attempts, plan, settle
 from albatros.flows.assemble import Assembler
@@ -27,6 +28,7 @@ from albatros.settings import LimitSettings, ShutdownMode
 
 log = get_logger(__name__)
 LONGEST_PAUSE = 30.0
+MOST_DOUBLINGS = 5
 RENEW_SECONDS = 30.0
 HAND_BACK_SECONDS = 20.0
 DRAIN_PAUSE = 0.1
@@ -61,8 +63,9 @@ class Loop:
         self._signals.notify(self._topic)
 
     def join(self, timeout: float) -> bool:
-        """Wait for the end, at most `timeout` seconds; True when it came."""
-        self._thread.join(timeout)
+        """Wait for the end, at most `timeout` seconds; True when it came, or when it never began."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -81,7 +84,7 @@ class Loop:
                 log.exception("a step failed and is tried again", loop=self._thread.name)
                 busy = False
             if failures:
-                self._stopping.wait(min(2.0**failures, LONGEST_PAUSE))
+                self._stopping.wait(min(2.0 ** min(failures, MOST_DOUBLINGS), LONGEST_PAUSE))
             elif not busy:
                 self._signals.wait(self._topic, seen, self._idle)
 
@@ -98,17 +101,13 @@ class Scheduler:
         self._executor = executor
         self._limits = limits
         self._told_to_stop: set[str] = set()
-        self._started = False
+        self._ended: deque[RunnerEnded] = deque()
 
     def step(self) -> bool:
         """One round; True when there may be more to do at once."""
-        if not self._started:
-            self._dispatcher.start_again()
-            self._started = True
+        self._dispatcher.start_again()
         planned = plan.plan_due(self._database, self._signals, self._limits)
-        ended = self._executor.poll()
-        for runner in ended:
-            self._note_end(runner)
+        ended = self._note_ended()
         expired = settle.expire_leases(self._database, self._signals, self._limits)
         self._stop_unwanted()
         started = self._dispatcher.dispatch_due()
@@ -117,28 +116,46 @@ class Scheduler:
     def drain(self, mode: ShutdownMode) -> None:
         """Start nothing new; have running Attempts handed back, or wait for them, while `step` goes on being called."""
         self._dispatcher.pause()
-        deadline = math.inf
-        if mode is ShutdownMode.HAND_BACK:
-            attempts.hand_back(self._database, self._executor.name)
-            self._signals.notify(Topic.SCHEDULER)
-            deadline = time.monotonic() + HAND_BACK_SECONDS
+        try:
+            self._drain(mode)
+        except DatabaseUnavailableError as error:
+            log.error("running attempts go on, to be adopted at the next start", error=error.detail)
+
+    def _drain(self, mode: ShutdownMode) -> None:
+        hands_back = mode is ShutdownMode.HAND_BACK
+        deadline = time.monotonic() + (HAND_BACK_SECONDS if hands_back else math.inf)
         while left := attempts.running(self._database, self._executor.name):
             if time.monotonic() > deadline:
                 self._kill(left)
                 return
+            # Each time anew: a dispatch that was under way may have intended one more Attempt.
+            if hands_back and attempts.hand_back(self._database, self._executor.name):
+                self._signals.notify(Topic.SCHEDULER)
             time.sleep(DRAIN_PAUSE)
 
     def _kill(self, left: Collection[str]) -> None:
         for attempt_id in left:
-            self._executor.stop(attempt_id, kill=True)
+            try:
+                self._executor.stop(attempt_id, kill=True)
+            except ExecutorError as error:
+                log.error("a runner could not be killed", attempt=attempt_id, error=error.detail)
             message = "handed back: its runner did not end in time and was killed"
             settle.close_attempt(
                 self._database, self._signals, self._limits, attempt_id, AttemptState.HANDED_BACK, None, message
             )
 
+    def _note_ended(self) -> int:
+        """Take note of runners that are gone; each is told of once, so none is dropped before it is noted."""
+        self._ended += self._executor.poll()
+        noted = 0
+        while self._ended:
+            self._note_end(self._ended[0])
+            self._ended.popleft()
+            noted += 1
+        return noted
+
     def _note_end(self, runner: RunnerEnded) -> None:
         """A runner that reported has a closed Attempt; for one that died before it could, this speaks."""
-        self._told_to_stop.discard(runner.attempt_id)
         reason = Reason.OOM if runner.oom else Reason.NODE_LOST
         message = f"its runner ended ({runner.describe()}) without a report"
         state = AttemptState.FAILED if runner.oom else AttemptState.LOST
@@ -146,7 +163,9 @@ class Scheduler:
 
     def _stop_unwanted(self) -> None:
         """A heartbeat would tell the runner too, up to a third of a lease later."""
-        for attempt_id in attempts.unwanted(self._database) - self._told_to_stop:
+        unwanted = attempts.unwanted(self._database, self._executor.name)
+        self._told_to_stop &= unwanted
+        for attempt_id in unwanted - self._told_to_stop:
             self._executor.stop(attempt_id, kill=False)
             self._told_to_stop.add(attempt_id)
 
@@ -183,7 +202,7 @@ def _renewing(renew: Callable[[], bool]) -> Iterator[None]:
         while not done.wait(RENEW_SECONDS):
             try:
                 if not renew():
-                    log.warning("a lease was lost: another server took the work over")
+                    log.warning("a lease was lost: the work was taken over")
                     return
             except DatabaseUnavailableError as error:
                 log.warning("a lease could not be renewed", error=error.detail)

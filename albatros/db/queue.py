@@ -1,16 +1,19 @@
 """The queue: claims by guarded UPDATE (rows locked with SKIP LOCKED on PostgreSQL), leases, and moves of state.
 
-A claim is one transaction. Whoever holds a row renews its lease; a row whose lease ran out may be claimed by another.
+A claim is one transaction under a name of its own; a row whose lease ran out may be claimed by another. Locks are taken
+in one order (Build, Attempt, the rest), so that no two transactions wait for each other. Whoever asks what is left of a
+Build holds its row: of two that end its last parts at once, each would else see the other's as open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import uuid
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import ColumnElement, CursorResult, Select, Update, and_, exists, func, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, contains_eager
 
 from albatros.db.models import Attempt, Build, Image, Job, JobEdge, Publication
 from albatros.db.session import now
@@ -29,16 +32,16 @@ from albatros.errors import ConflictError
 Row = TypeVar("Row", Attempt, Build, Job, Publication)
 
 
-def changed(session: Session, statement: Update) -> int:
-    """Run a guarded UPDATE and say how many rows it changed."""
-    return cast("CursorResult[Any]", session.execute(statement)).rowcount
+def changed(session: Session, statement: Update, values: Mapping[str, object] | None = None) -> int:
+    """Run a guarded UPDATE, with the values of its parameters, and say how many rows it changed."""
+    statement = statement.execution_options(synchronize_session=False)
+    return cast("CursorResult[Any]", session.execute(statement, values)).rowcount
 
 
 def move_build(session: Session, build: Build, to: BuildState) -> None:
     """Move a Build, unless somebody else moved it since it was read. Raises ConflictError."""
     check_move(build.state, to)
-    statement = update(Build).where(Build.id == build.id, Build.state == build.state).values(state=to)
-    if not changed(session, statement.execution_options(synchronize_session=False)):
+    if not changed(session, update(Build).where(Build.id == build.id, Build.state == build.state).values(state=to)):
         raise ConflictError(f"build {build.id} was moved by another transaction")
     build.state = to
 
@@ -46,8 +49,7 @@ def move_build(session: Session, build: Build, to: BuildState) -> None:
 def move_job(session: Session, job: Job, to: JobState) -> None:
     """Move a Job, unless somebody else moved it since it was read. Raises ConflictError."""
     check_move(job.state, to)
-    statement = update(Job).where(Job.id == job.id, Job.state == job.state).values(state=to)
-    if not changed(session, statement.execution_options(synchronize_session=False)):
+    if not changed(session, update(Job).where(Job.id == job.id, Job.state == job.state).values(state=to)):
         raise ConflictError(f"job {job.id} was moved by another transaction")
     job.state = to
 
@@ -55,38 +57,73 @@ def move_job(session: Session, job: Job, to: JobState) -> None:
 def move_attempt(session: Session, attempt: Attempt, to: AttemptState) -> None:
     """Move an Attempt, unless somebody else moved it since it was read. Raises ConflictError."""
     check_move(attempt.state, to)
-    statement = update(Attempt).where(Attempt.id == attempt.id, Attempt.state == attempt.state).values(state=to)
-    if not changed(session, statement.execution_options(synchronize_session=False)):
+    same = update(Attempt).where(Attempt.id == attempt.id, Attempt.state == attempt.state)
+    if not changed(session, same.values(state=to)):
         raise ConflictError(f"attempt {attempt.id} was moved by another transaction")
     attempt.state = to
 
 
-def _locked(statement: Select[Row], table: type[Row]) -> Select[Row]:
+def move_publication(session: Session, publication: Publication, to: PublicationState) -> None:
+    """Move a Publication, unless somebody else moved it since it was read. Raises ConflictError."""
+    check_move(publication.state, to)
+    same = update(Publication).where(Publication.id == publication.id, Publication.state == publication.state)
+    if not changed(session, same.values(state=to)):
+        raise ConflictError(f"publication {publication.id} was moved by another transaction")
+    publication.state = to
+
+
+def _locked(statement: Select[Row], *tables: type[Row | Build]) -> Select[Row]:
     """Rows that another server is claiming are passed over; SQLite has one writer at a time and ignores this."""
-    return statement.with_for_update(skip_locked=True, of=table)
+    return statement.with_for_update(skip_locked=True, of=list(tables))
+
+
+def lock_build(session: Session, build_id: int) -> Build | None:
+    """Wait for a Build's row, hold it for this transaction, and read it anew."""
+    statement = select(Build).where(Build.id == build_id).with_for_update(of=Build)
+    return session.scalars(statement.execution_options(populate_existing=True)).first()
+
+
+def lock_attempt(session: Session, attempt_id: str) -> Attempt | None:
+    """Wait for an Attempt's row and its Build's, hold both for this transaction, and read them anew."""
+    build_of = select(Job.build_id).join(Attempt, Attempt.job_id == Job.id).where(Attempt.id == attempt_id)
+    build_id = session.scalar(build_of)
+    if build_id is None:
+        return None
+    lock_build(session, build_id)
+    statement = select(Attempt).where(Attempt.id == attempt_id).with_for_update(of=Attempt)
+    return session.scalars(statement.execution_options(populate_existing=True)).first()
 
 
 def ready_jobs(session: Session, systems: Collection[str], limit: int) -> Sequence[Job]:
-    """Queued Jobs that an executor for `systems` can run now, oldest Build first, locked for this transaction."""
+    """Queued Jobs that an executor for `systems` can run now, oldest Build first, held with their Builds."""
     statement = (
         select(Job)
+        .join(Job.build)
+        .options(contains_eager(Job.build))
         .where(Job.state == JobState.QUEUED, or_(Job.not_before.is_(None), Job.not_before <= now()))
         .where(or_(Job.kind == JobKind.EVALUATION, Job.system.in_(systems)))
         .order_by(Job.build_id, Job.id)
         .limit(limit)
     )
-    return session.scalars(_locked(statement, Job)).all()
+    return session.scalars(_locked(statement, Job, Build)).all()
 
 
 def unplaceable_jobs(session: Session, systems: Collection[str], limit: int) -> Sequence[Job]:
-    """Queued builds of a system that no executor here has, locked for this transaction."""
+    """Queued builds of a system that no executor here has."""
     statement = (
         select(Job)
         .where(Job.state == JobState.QUEUED, Job.kind == JobKind.BUILD, Job.system.not_in(systems))
         .order_by(Job.id)
         .limit(limit)
     )
-    return session.scalars(_locked(statement, Job)).all()
+    return session.scalars(statement).all()
+
+
+def strangers_jobs(session: Session, limit: int) -> Sequence[Job]:
+    """Queued Jobs of Builds that nobody who is trusted asked for."""
+    statement = select(Job).join(Job.build).options(contains_eager(Job.build))
+    queued = statement.where(Job.state == JobState.QUEUED, Build.trusted.is_(False))
+    return session.scalars(queued.order_by(Job.id).limit(limit)).all()
 
 
 def open_attempts(session: Session, states: Collection[AttemptState] = OPEN_ATTEMPTS) -> Sequence[Attempt]:
@@ -94,10 +131,10 @@ def open_attempts(session: Session, states: Collection[AttemptState] = OPEN_ATTE
     return session.scalars(select(Attempt).where(Attempt.state.in_(states)).order_by(Attempt.created_at)).all()
 
 
-def expired_attempts(session: Session, at: datetime) -> Sequence[Attempt]:
-    """Open Attempts whose lease ran out, locked for this transaction."""
-    statement = select(Attempt).where(Attempt.state.in_(OPEN_ATTEMPTS), Attempt.lease_until < at)
-    return session.scalars(_locked(statement, Attempt)).all()
+def expired_attempts(session: Session, at: datetime) -> Sequence[str]:
+    """Open Attempts whose lease ran out."""
+    statement = select(Attempt.id).where(Attempt.state.in_(OPEN_ATTEMPTS), Attempt.lease_until < at)
+    return session.scalars(statement).all()
 
 
 def attempts_tried(session: Session, job: Job) -> int:
@@ -107,29 +144,34 @@ def attempts_tried(session: Session, job: Job) -> int:
     return session.scalar(statement) or 0
 
 
-def release_dependents(session: Session, job: Job) -> None:
-    """After `job` succeeded: queue the waiting Jobs of its Build that need nothing more."""
+def release_dependents(session: Session, job: Job) -> Sequence[Job]:
+    """After `job` succeeded: queue the waiting Jobs of its Build that need nothing more; the Jobs queued."""
     needed, edge = aliased(Job), aliased(JobEdge)
     unmet = exists(
         select(edge.job_id)
         .join(needed, needed.id == edge.needs_id)
         .where(edge.job_id == Job.id, needed.state != JobState.SUCCEEDED)
     )
-    statement = update(Job).where(Job.build_id == job.build_id, Job.state == JobState.WAITING, ~unmet)
-    session.execute(statement.values(state=JobState.QUEUED).execution_options(synchronize_session=False))
+    statement = select(Job).where(Job.build_id == job.build_id, Job.state == JobState.WAITING, ~unmet)
+    released = session.scalars(statement.order_by(Job.id)).all()
+    for waiting in released:
+        move_job(session, waiting, JobState.QUEUED)
+    return released
 
 
-def skip_dependents(session: Session, job: Job, message: str) -> None:
-    """After `job` failed: skip what needs it, and what needs that."""
+def skip_dependents(session: Session, job: Job) -> Sequence[Job]:
+    """After `job` failed: skip what needs it, and what needs that; the Jobs skipped."""
+    skipped: list[Job] = []
     failed = [job.id]
     while failed:
         dependents = select(JobEdge.job_id).where(JobEdge.needs_id.in_(failed))
-        waiting = select(Job.id).where(Job.id.in_(dependents), Job.state == JobState.WAITING)
-        failed = list(session.scalars(waiting))
-        statement = (
-            update(Job).where(Job.id.in_(failed)).values(state=JobState.SKIPPED, message=message, ended_at=now())
-        )
-        session.execute(statement.execution_options(synchronize_session=False))
+        waiting = select(Job).where(Job.id.in_(dependents), Job.state == JobState.WAITING).order_by(Job.id)
+        level = session.scalars(waiting).all()
+        for dependent in level:
+            move_job(session, dependent, JobState.SKIPPED)
+        skipped += level
+        failed = [dependent.id for dependent in level]
+    return skipped
 
 
 def jobs_left(session: Session, build_id: int) -> int:
@@ -144,21 +186,31 @@ def jobs_cancelled(session: Session, build_id: int) -> bool:
     return session.scalar(statement) is not None
 
 
-def builds_to_plan(session: Session) -> Sequence[Build]:
-    """Builds whose evaluation succeeded and whose Jobs are not rows yet, locked for this transaction."""
+def builds_to_plan(session: Session) -> Sequence[int]:
+    """Builds whose evaluation succeeded and whose Jobs are not rows yet."""
     evaluated = exists(
         select(Job.id).where(Job.build_id == Build.id, Job.kind == JobKind.EVALUATION, Job.state == JobState.SUCCEEDED)
     )
-    statement = select(Build).where(Build.state == BuildState.EVALUATING, evaluated).order_by(Build.id).limit(20)
-    return session.scalars(_locked(statement, Build)).all()
+    statement = select(Build.id).where(Build.state == BuildState.EVALUATING, evaluated).order_by(Build.id).limit(20)
+    return session.scalars(statement).all()
 
 
 def _free(lease: Any, at: datetime) -> ColumnElement[bool]:
     return or_(lease.is_(None), lease < at)
 
 
+def _claim_name(holder: str) -> str:
+    """Two claims of one server are two holders: a thread that lost its lease must not pass for the one that has it."""
+    return f"{holder}:{uuid.uuid4().hex[:12]}"
+
+
+def held_by(column: InstrumentedAttribute[str | None], holder: str) -> ColumnElement[bool]:
+    """Whether any claim of a server holds a row."""
+    return or_(column == holder, column.startswith(f"{holder}:", autoescape=True))
+
+
 def claim_assembly(session: Session, holder: str, lease: timedelta) -> Build | None:
-    """Hold the oldest Build whose images are due to be assembled."""
+    """Hold the oldest Build whose images are due to be assembled; its `holder` names this claim."""
     at = now()
     due = and_(
         Build.state == BuildState.PUBLISHING,
@@ -168,12 +220,15 @@ def claim_assembly(session: Session, holder: str, lease: timedelta) -> Build | N
     )
     build = session.scalars(_locked(select(Build).where(due).order_by(Build.id).limit(1), Build)).first()
     if build is not None:
-        build.holder, build.lease_until = holder, at + lease
+        build.holder, build.lease_until = _claim_name(holder), at + lease
     return build
 
 
 def claim_publications(session: Session, holder: str, lease: timedelta) -> Sequence[Publication]:
-    """Hold the due Publications of one Image at one Registry, without those whose tag another push is moving."""
+    """Hold the due Publications of one Image at one Registry, without those whose tag another push is moving.
+
+    Their `holder` names this claim. Raises IntegrityError when another server claimed one of the tags meanwhile.
+    """
     at = now()
     other = aliased(Publication)
     contested = exists(
@@ -192,11 +247,11 @@ def claim_publications(session: Session, holder: str, lease: timedelta) -> Seque
     group = select(Publication).where(
         due, Publication.image_id == first.image_id, Publication.registry_name == first.registry_name
     )
-    claimed = session.scalars(_locked(group, Publication)).all()
+    claimed = session.scalars(_locked(group.order_by(Publication.id), Publication)).all()
+    name = _claim_name(holder)
     for publication in claimed:
-        check_move(publication.state, PublicationState.PUSHING)
-        publication.state = PublicationState.PUSHING
-        publication.holder, publication.lease_until = holder, at + lease
+        move_publication(session, publication, PublicationState.PUSHING)
+        publication.holder, publication.lease_until = name, at + lease
         publication.tries += 1
     return claimed
 
@@ -204,16 +259,16 @@ def claim_publications(session: Session, holder: str, lease: timedelta) -> Seque
 def renew(
     session: Session, table: type[Publication | Build], ids: Sequence[int], holder: str, lease: timedelta
 ) -> bool:
-    """Hold rows for longer; False when another holder has one of them."""
+    """Hold rows for longer; False when another claim has one of them."""
     statement = update(table).where(table.id.in_(ids), table.holder == holder).values(lease_until=now() + lease)
-    return changed(session, statement.execution_options(synchronize_session=False)) == len(ids)
+    return changed(session, statement) == len(ids)
 
 
 def abandoned_publications(session: Session, dead_holder: str | None) -> Sequence[Publication]:
     """Pushes whose lease ran out, or that a dead process (`dead_holder`) held."""
     gone = Publication.lease_until < now()
     if dead_holder is not None:
-        gone = or_(gone, Publication.holder == dead_holder)
+        gone = or_(gone, held_by(Publication.holder, dead_holder))
     statement = select(Publication).where(Publication.state == PublicationState.PUSHING, gone)
     return session.scalars(_locked(statement, Publication)).all()
 

@@ -64,7 +64,7 @@ def _file(item: object) -> OutputFile:
     if not isinstance(item, dict):
         raise BadInputError("files: an item is no object")
     path, kind, digest = _text(item, "path", 1024), _text(item, "kind", 32), _text(item, "digest", 80)
-    if not path.isprintable() or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise BadInputError("files: `path` must lie inside the output")
     if kind not in KINDS or not _DIGEST.fullmatch(digest):
         raise BadInputError(f"files: {path or 'the output'!r} has no known kind or no sha256 digest")
@@ -90,6 +90,6 @@ def _list(value: object, what: str, most: int) -> list[object]:
 
 def _text(item: dict[str, object], key: str, most: int) -> str:
     value = item.get(key)
-    if not isinstance(value, str) or len(value) > most:
-        raise BadInputError(f"{key} must be text of at most {most} characters")
+    if not isinstance(value, str) or len(value) > most or not value.isprintable():
+        raise BadInputError(f"{key} must be printable text of at most {most} characters")
     return value

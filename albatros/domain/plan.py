@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from albatros.domain.repo_config import ImageConfig, RepoConfig
+from albatros.domain.text import plain
 from albatros.errors import EvaluationError
 
 _STORE_DRV = re.compile(r"/nix/store/[0-9a-z]{32}-[A-Za-z0-9+._?=-]{1,211}\.drv", re.ASCII)
-_SYSTEM = re.compile(r"[a-z0-9_]+-[a-z0-9]+", re.ASCII)
+_SYSTEM = re.compile(r"[a-z0-9_]{1,31}-[a-z0-9]{1,31}", re.ASCII)
 _PACKAGE = re.compile(r"packages\.(?P<system>[a-z0-9_]+-[a-z0-9]+)\.(?P<name>[^.]+)", re.ASCII)
 _MAIN_OUTPUTS = ("image", "docker", "container", "default")
 MAX_ERROR = 8 << 10
@@ -76,7 +77,10 @@ def read_evaluation(items: object, limit: int) -> tuple[Evaluated, ...]:
         raise EvaluationError(
             f"the evaluation reported no list of at most {limit} attributes; raise limits.attributes if it must"
         )
-    return tuple(_read_one(item) for item in items)
+    evaluated = tuple(_read_one(item) for item in items)
+    if len({item.attribute for item in evaluated}) != len(evaluated):
+        raise EvaluationError("the evaluation reported one attribute twice; run the build again")
+    return evaluated
 
 
 def _read_one(item: object) -> Evaluated:
@@ -86,7 +90,7 @@ def _read_one(item: object) -> Evaluated:
     if not isinstance(attribute, str) or not 0 < len(attribute) <= 255 or not attribute.isprintable():
         raise EvaluationError("the evaluation reported an attribute without a usable name")
     if drv_path is None:
-        text = str(error or "it does not evaluate, and Nix gave no reason")[:MAX_ERROR]
+        text = plain(error, MAX_ERROR) or "it does not evaluate, and Nix gave no reason"
         return Evaluated(attribute, None, "", attribute.rpartition(".")[2], text, ())
     system, needs = item.get("system"), item.get("needs") or []
     if not isinstance(drv_path, str) or not _STORE_DRV.fullmatch(drv_path):
@@ -97,7 +101,7 @@ def _read_one(item: object) -> Evaluated:
         )
     if not isinstance(needs, list) or not all(isinstance(need, str) for need in needs):
         raise EvaluationError(f"{attribute}: the evaluation reported unreadable dependencies")
-    return Evaluated(attribute, drv_path, system, str(item.get("name") or "")[:255], "", tuple(needs))
+    return Evaluated(attribute, drv_path, system, plain(item.get("name"), 255), "", tuple(needs))
 
 
 def plan_jobs(evaluated: Sequence[Evaluated]) -> tuple[PlannedJob, ...]:
@@ -151,6 +155,7 @@ def plan_images(
     if wanted is None:
         found = {name: systems for name, systems in packages.items() if _any_archive(name, systems, image_attributes)}
         wanted = tuple(ImageConfig(name=_image_name(name), output=name) for name in _without_aliases(found))
+        _refuse_shared_names(wanted)
     main = _main_output([image.output for image in wanted], repo_name)
     return tuple(_planned(image, packages, is_main=image.output == main) for image in wanted)
 
@@ -161,6 +166,17 @@ def _any_archive(name: str, systems: Mapping[str, int], image_attributes: frozen
 
 def _image_name(output: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", output.lower()).strip("-") or "image"
+
+
+def _refuse_shared_names(images: Sequence[ImageConfig]) -> None:
+    taken: dict[str, str] = {}
+    for image in images:
+        other = taken.setdefault(image.name, image.output)
+        if other != image.output:
+            raise EvaluationError(
+                f"packages.<system>.{other} and packages.<system>.{image.output} would both be the image {image.name}; "
+                "rename one, or name the images that you mean in .albatros.toml"
+            )
 
 
 def _without_aliases(found: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -12,10 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from albatros.domain.platforms import Platform
 from albatros.domain.tags import TagKind
-from albatros.errors import EvaluationError
+from albatros.domain.text import plain
+from albatros.errors import EvaluationError, UsageError
 
 MAX_BYTES = 64 << 10
+MAX_IMAGES = 100
+MAX_NAME = 128
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*)*", re.ASCII)
 _ATTRIBUTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_'+-]{0,254}", re.ASCII)
 
@@ -31,7 +35,7 @@ class ImageConfig:
     binary: str | None = None
     """A plain static binary inside the output, which becomes the image."""
     registry_name: str | None = None
-    platforms: tuple[str, ...] = ()
+    platforms: tuple[Platform, ...] = ()
     """Platforms that must be there; empty: those that the flake lists."""
     tags: tuple[TagKind, ...] | None = None
     publish: tuple[str, ...] | None = None
@@ -72,15 +76,19 @@ def parse(text: str | None) -> RepoConfig:
     """Read the text of `.albatros.toml`; None is an absent file. Raises EvaluationError."""
     if text is None:
         return RepoConfig()
-    if len(text.encode()) > MAX_BYTES:
-        raise EvaluationError(f".albatros.toml is over {MAX_BYTES // 1024} KiB; make it smaller")
     try:
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise EvaluationError(f".albatros.toml is not TOML: {error}") from error
+        size = len(text.encode())
+        data = tomllib.loads(text) if size <= MAX_BYTES else {}
+    except (ValueError, RecursionError) as error:
+        # More than TOMLDecodeError: half surrogates, and integers of too many digits.
+        raise EvaluationError(f".albatros.toml is not TOML: {plain(str(error), 200)}") from error
+    if size > MAX_BYTES:
+        raise EvaluationError(f".albatros.toml is over {MAX_BYTES // 1024} KiB; make it smaller")
     _known(data, ("images", "artifacts", "limits"), "")
     images = _table(data, "images", "") if "images" in data else None
     artifacts = _table(data, "artifacts", "") if "artifacts" in data else None
+    if len(images or ()) > MAX_IMAGES:
+        raise EvaluationError(f".albatros.toml: at most {MAX_IMAGES} images can be made of one repo")
     return RepoConfig(
         images=None if images is None else tuple(_image(name, _table(images, name, "images.")) for name in images),
         artifacts=None
@@ -93,9 +101,10 @@ def parse(text: str | None) -> RepoConfig:
 def _image(name: str, table: Mapping[str, object]) -> ImageConfig:
     where = f"images.{name}."
     _known(table, ("output", "binary", "name", "platforms", "tags", "publish", "on"), where)
-    if not _NAME.fullmatch(name):
+    if len(name) > MAX_NAME or not _NAME.fullmatch(name):
         raise EvaluationError(
-            f".albatros.toml: [images.{name}]: a name is lower-case letters, digits and single . _ - between"
+            f".albatros.toml: [images.{name[:MAX_NAME]}]: a name is at most {MAX_NAME} lower-case letters and digits, "
+            "with single . _ - between"
         )
     registry_name = _text(table, "name", where)
     if registry_name is not None and not _NAME.fullmatch(registry_name):
@@ -107,7 +116,7 @@ def _image(name: str, table: Mapping[str, object]) -> ImageConfig:
         output=_attribute(_text(table, "output", where) or name, where + "output"),
         binary=_inner_path(_text(table, "binary", where), where + "binary"),
         registry_name=registry_name,
-        platforms=_texts(table, "platforms", where) or (),
+        platforms=_platforms(_texts(table, "platforms", where) or (), where),
         tags=_tag_kinds(_texts(table, "tags", where), where),
         publish=_texts(table, "publish", where),
         on=_texts(table, "on", where),
@@ -123,6 +132,13 @@ def _artifact(name: str, table: Mapping[str, object]) -> str:
 def _limits(table: Mapping[str, object]) -> LimitConfig:
     _known(table, ("job_seconds", "silence_seconds"), "limits.")
     return LimitConfig(_seconds(table, "job_seconds"), _seconds(table, "silence_seconds"))
+
+
+def _platforms(values: tuple[str, ...], where: str) -> tuple[Platform, ...]:
+    try:
+        return tuple(Platform.parse(value) for value in values)
+    except UsageError as error:
+        raise EvaluationError(f".albatros.toml: {where}platforms: {error.detail}") from error
 
 
 def _tag_kinds(values: tuple[str, ...] | None, where: str) -> tuple[TagKind, ...] | None:

@@ -1,6 +1,7 @@
 """Default tags of an image: the commit, the branch's slug, a semver tag's version, `latest` of the default branch.
 
-A branch can never take a name that a release, a commit or `latest` uses.
+A branch can never take a name that a release, a commit or `latest` uses; a git tag that is no version has none but the
+commit's.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def default_tags(ref: str, commit: str, default_branch: str, trigger: Trigger) -
         return {}
     tags = {commit: TagKind.COMMIT}
     if ref.startswith("refs/tags/"):
-        tags[_release_tag(ref.removeprefix("refs/tags/"))] = TagKind.VERSION
+        version = _version(ref.removeprefix("refs/tags/"))
+        if version is not None:
+            tags[version] = TagKind.VERSION
     elif ref.startswith("refs/heads/"):
         branch = ref.removeprefix("refs/heads/")
         tags[_branch_tag(branch)] = TagKind.BRANCH
@@ -47,10 +50,10 @@ def default_tags(ref: str, commit: str, default_branch: str, trigger: Trigger) -
     return tags
 
 
-def _release_tag(name: str) -> str:
+def _version(name: str) -> str | None:
     match = _SEMVER.fullmatch(name)
     if match is None:
-        return _branch_tag(name)
+        return None
     # "+" is illegal in a registry's tag (distribution spec, "Pulling manifests"), so build metadata follows a "-".
     return slug(match["version"] + (match["build"] or "").replace("+", "-"))
 

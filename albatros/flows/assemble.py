@@ -21,15 +21,24 @@ from albatros.db.session import Database, now
 from albatros.db.signals import Signals, Topic
 from albatros.domain import repo_config
 from albatros.domain.plan import ImagePart, PlannedImage, plan_images
-from albatros.domain.platforms import Platform, PlatformHints
+from albatros.domain.platforms import PlatformHints
 from albatros.domain.publishing import Destination, Origin, RegistryRule, destinations
 from albatros.domain.references import parse_digest
 from albatros.domain.states import BuildState, PublicationState, Reason
-from albatros.errors import AlbatrosError, EvaluationError, ImageError, StoreError, TooLargeError
+from albatros.domain.text import plain
+from albatros.errors import (
+    AlbatrosError,
+    DatabaseUnavailableError,
+    EvaluationError,
+    ImageError,
+    StoreError,
+    TooLargeError,
+)
 from albatros.flows import progress
 from albatros.images.assemble import AssembleOptions, assemble
 from albatros.images.base import Source
 from albatros.images.model import Image as OciImage
+from albatros.images.readers.detect import is_image_archive
 from albatros.log import get_logger
 from albatros.settings import Settings
 from albatros.store.base import BlobStore
@@ -71,51 +80,57 @@ class Assembler:
             return queue.claim_assembly(session, self.holder, LEASE)
 
     def renew(self, build: Build) -> bool:
-        """Hold the Build for longer; False when another server took it."""
+        """Hold the Build for longer; False when another claim took it."""
         with self._database.write() as session:
-            return queue.renew(session, Build, [build.id], self.holder, LEASE)
+            return queue.renew(session, Build, [build.id], build.holder or "", LEASE)
 
     def assemble(self, build: Build) -> None:
         """Make every image of a claimed Build, and the rows of what is to be published."""
         try:
             assembled = [self._assemble_one(build, image) for image in self._plan(build)]
             _refuse_shared_names(assembled)
-        except (ImageError, EvaluationError, TooLargeError) as error:
-            self._fail(build, error)
-            return
-        except (StoreError, OSError) as error:
+        except (StoreError, DatabaseUnavailableError, OSError) as error:
             self._postpone(build, error)
+            return
+        except (ImageError, EvaluationError, TooLargeError) as error:
+            self._fail(build, Reason.BUILD_FAILED, error.detail)
+            return
+        except Exception as error:
+            # Whatever else its bytes led to, they would lead to it again.
+            log.exception("a build's images cannot be assembled", build=build.id)
+            known = error.detail if isinstance(error, AlbatrosError) else "the server's log says why"
+            self._fail(build, Reason.PUBLICATION_FAILED, f"its images cannot be assembled: {known}")
             return
         self._commit(build, assembled)
         self._signals.notify(Topic.PUBLISHER, Topic.REPORTER, Topic.WATCHERS)
 
     def _plan(self, build: Build) -> tuple[PlannedImage, ...]:
         with self._database.read() as session:
-            jobs = (
-                session.execute(
-                    select(Job.id, Job.attributes).where(Job.build_id == build.id, Job.drv_path.is_not(None))
-                )
-                .tuples()
-                .all()
-            )
-            statement = (
-                select(Artifact.job_id)
-                .join(Job)
-                .where(Job.build_id == build.id, Artifact.kind == progress.IMAGE_ARCHIVE)
-            )
-            with_image = set(session.scalars(statement))
-        attributes = frozenset(attribute for job_id, names in jobs if job_id in with_image for attribute in names)
-        return plan_images(repo_config.parse(build.config), build.repo.name, jobs, attributes)
+            built = select(Job.id, Job.attributes).where(Job.build_id == build.id, Job.drv_path.is_not(None))
+            jobs = [(row.id, row.attributes) for row in session.execute(built.order_by(Job.id))]
+            possible = progress.possible_archives(session, build.id)
+        config = repo_config.parse(build.config)
+        attributes = self._with_archives(possible) if config.images is None else frozenset()
+        return plan_images(config, build.repo.name, jobs, attributes)
+
+    def _with_archives(self, possible: Sequence[tuple[Job, Artifact]]) -> frozenset[str]:
+        """The attributes whose output is an image archive, whatever the runner called it."""
+        most = self._settings.limits.output_bytes
+        return frozenset(
+            attribute
+            for job, artifact in possible
+            if is_image_archive(self._store, parse_digest(artifact.digest), most)
+            for attribute in job.attributes
+        )
 
     def _assemble_one(self, build: Build, plan: PlannedImage) -> _Assembled:
         parts = self._parts(plan)
         cache = RepoLayerCache(self._database, build.repo_id)
         image = assemble([self._source(part) for part in parts], self._store, cache, self._options(build))
-        missing = {str(Platform.parse(text)) for text in plan.config.platforms} - {str(p) for p in image.platforms}
+        missing = set(plan.config.platforms) - set(image.platforms)
         if missing:
-            raise ImageError(
-                f"image {plan.config.name} has no {', '.join(sorted(missing))}, which .albatros.toml asks for"
-            )
+            names = ", ".join(map(str, sorted(missing)))
+            raise ImageError(f"image {plan.config.name} has no {names}, which .albatros.toml asks for")
         return _Assembled(plan, image, destinations(plan, _origin(build), self._rules()))
 
     def _parts(self, plan: PlannedImage) -> list[_Part]:
@@ -169,20 +184,26 @@ class Assembler:
 
     def _commit(self, build: Build, assembled: Sequence[_Assembled]) -> None:
         with self._database.write() as session:
-            row = session.get_one(Build, build.id)
-            if row.state is not BuildState.PUBLISHING or row.assembled or row.holder != self.holder:
-                log.info("a build moved on while its images were assembled", build=build.id, state=row.state)
+            row = self._held(session, build)
+            if row is None or row.assembled:
+                log.info("a build moved on while its images were assembled", build=build.id)
                 return
-            row.assembled, row.holder, row.lease_until = True, None, None
+            row.assembled, row.holder, row.lease_until, row.message = True, None, None, ""
             for item in assembled:
                 _add_rows(session, row, item)
             progress.settle_publications(session, row)
 
-    def _fail(self, build: Build, error: AlbatrosError) -> None:
+    def _held(self, session: Session, build: Build) -> Build | None:
+        """The Build's row, held for this transaction, while this claim has it and it still publishes."""
+        row = queue.lock_build(session, build.id)
+        mine = row is not None and row.state is BuildState.PUBLISHING and row.holder == build.holder
+        return row if mine else None
+
+    def _fail(self, build: Build, reason: Reason, message: str) -> None:
         with self._database.write() as session:
-            row = session.get_one(Build, build.id)
-            if row.state is BuildState.PUBLISHING and row.holder == self.holder:
-                progress.move_build(session, row, BuildState.FAILED, Reason.BUILD_FAILED, error.detail)
+            row = self._held(session, build)
+            if row is not None:
+                progress.move_build(session, row, BuildState.FAILED, reason, message)
         self._signals.notify(Topic.REPORTER, Topic.WATCHERS)
 
     def _postpone(self, build: Build, error: Exception) -> None:
@@ -191,9 +212,9 @@ class Assembler:
             "images cannot be assembled now", build=build.id, error=str(error), next_try_seconds=RETRY_AFTER.seconds
         )
         with self._database.write() as session:
-            row = session.get_one(Build, build.id)
-            if row.holder == self.holder:
-                row.message = f"waiting to assemble its images: {error}"[: progress.MAX_MESSAGE]
+            row = self._held(session, build)
+            if row is not None:
+                row.message = plain(f"waiting to assemble its images: {error}", progress.MAX_MESSAGE)
                 row.holder, row.lease_until, row.not_before = None, None, now() + RETRY_AFTER
 
 
@@ -231,7 +252,7 @@ def _add_rows(session: Session, build: Build, item: _Assembled) -> None:
         created_at=now(),
     )
     session.add(image)
-    for blob in every:
+    for blob in sorted(set(every), key=lambda blob: blob.digest):
         blobs.record(session, build.repo_id, blob.digest, blob.size)
     session.flush()
     session.add_all(ImageBlob(image_id=image.id, digest=str(blob.digest)) for blob in dict.fromkeys(every))

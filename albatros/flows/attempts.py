@@ -5,7 +5,9 @@ The claim is the fence: a compare-and-set on the Attempt's nonce. Whoever comes 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import select, update
@@ -16,10 +18,20 @@ from albatros.db.models import Attempt, Job
 from albatros.db.session import Database, now
 from albatros.db.signals import Signals, Topic
 from albatros.domain import repo_config
+from albatros.domain.outputs import Output
 from albatros.domain.plan import package_of
-from albatros.domain.references import Blob
-from albatros.domain.states import OPEN_ATTEMPTS, AttemptState, JobKind
-from albatros.errors import ConflictError, GoneError, NotFoundError, UnauthorizedError
+from albatros.domain.references import Blob, digest_of
+from albatros.domain.result import HANDBACK, read_result
+from albatros.domain.states import OPEN_ATTEMPTS, AttemptState, JobKind, Reason
+from albatros.domain.text import plain
+from albatros.errors import (
+    ConflictError,
+    ForgeError,
+    ForgeUnavailableError,
+    GoneError,
+    NotFoundError,
+    UnauthorizedError,
+)
 from albatros.flows import settle
 from albatros.flows.dispatch import token_hash
 from albatros.forges.base import Forge
@@ -29,23 +41,30 @@ from albatros.store.base import BlobStore
 PROTOCOL = 1
 
 
-def authenticate(session: Session, token: str) -> Attempt:
-    """The Attempt that a token belongs to. Raises UnauthorizedError."""
-    attempt = session.scalars(select(Attempt).where(Attempt.token_hash == token_hash(token))).first()
+def authenticate(session: Session, token: str, *, lock: bool = False) -> Attempt:
+    """The Attempt that a token belongs to, held for this transaction if asked. Raises UnauthorizedError."""
+    statement = select(Attempt).where(Attempt.token_hash == token_hash(token))
+    attempt = session.scalars(statement.with_for_update(of=Attempt) if lock else statement).first()
     if attempt is None:
         raise UnauthorizedError("this token belongs to no attempt; a runner gets its token from its executor")
     return attempt
 
 
 def claim(
-    database: Database, settings: Settings, forges: Mapping[str, Forge], token: str, nonce: str, host: str
+    database: Database,
+    signals: Signals,
+    settings: Settings,
+    forges: Mapping[str, Forge],
+    token: str,
+    nonce: str,
+    host: object,
 ) -> dict[str, object]:
     """Give the Attempt to the runner that comes first, and say what it has to do; the same runner may ask again.
 
-    Raises ConflictError for another nonce, GoneError when the Attempt is closed.
+    Raises ConflictError for another nonce, GoneError when the Attempt is closed, ForgeUnavailableError.
     """
     with database.write() as session:
-        attempt = authenticate(session, token)
+        attempt = authenticate(session, token, lock=True)
         if attempt.state not in OPEN_ATTEMPTS:
             raise GoneError(f"attempt {attempt.id} is closed ({attempt.state}); end without a report")
         if attempt.nonce not in (None, nonce):
@@ -53,15 +72,26 @@ def claim(
         if attempt.state is not AttemptState.CLAIMED:
             queue.move_attempt(session, attempt, AttemptState.CLAIMED)
             attempt.claimed_at = now()
-        attempt.nonce, attempt.host = nonce, host[:255]
+        attempt.nonce, attempt.host = nonce, plain(host, 255)
         attempt.lease_until = now() + timedelta(seconds=settings.limits.lease_seconds)
         job = attempt.job
-    return _order(settings, forges, attempt, job)
+    try:
+        return _order(settings, forges, attempt, job)
+    except ForgeUnavailableError:
+        raise
+    except (ForgeError, NotFoundError) as error:
+        settle.close_attempt(
+            database, signals, settings.limits, attempt.id, AttemptState.FAILED, Reason.DRIVER, error.detail
+        )
+        raise GoneError(f"attempt {attempt.id} is closed: {error.detail}") from error
 
 
-def claimed(session: Session, token: str, nonce: str) -> Attempt:
+def claimed(session: Session, token: str, nonce: str, *, lock: bool = False) -> Attempt:
     """The open Attempt that this runner holds. Raises UnauthorizedError, ConflictError or GoneError."""
-    attempt = authenticate(session, token)
+    return _held(authenticate(session, token, lock=lock), nonce)
+
+
+def _held(attempt: Attempt, nonce: str) -> Attempt:
     if attempt.nonce != nonce:
         raise ConflictError(f"attempt {attempt.id} is not claimed by this runner; end without a report")
     if attempt.state is not AttemptState.CLAIMED:
@@ -72,7 +102,7 @@ def claimed(session: Session, token: str, nonce: str) -> Attempt:
 def heartbeat(database: Database, token: str, nonce: str, lease_seconds: int) -> str | None:
     """Renew the lease; returns why the runner should stop (`cancelled`, `superseded`, `handback`), if it should."""
     with database.write() as session:
-        attempt = claimed(session, token, nonce)
+        attempt = claimed(session, token, nonce, lock=True)
         attempt.lease_until = now() + timedelta(seconds=lease_seconds)
         return attempt.stop
 
@@ -83,22 +113,37 @@ def missing_blobs(database: Database, store: BlobStore, token: str, nonce: str, 
     with database.write() as session:
         attempt = claimed(session, token, nonce)
         known = blobs.known(session, attempt.job.build.repo_id, [blob.digest for blob in wanted])
-        present = {blob.digest for blob in wanted if blob.digest in known and store.size(blob.digest) == blob.size}
-        blobs.touch(session, present)
+    # Touched above, so what is there now stays; looking at up to a thousand files takes no lock.
+    present = {blob.digest for blob in wanted if blob.digest in known and store.size(blob.digest) == blob.size}
     return [blob.digest for blob in wanted if blob.digest not in present]
 
 
 def record_upload(session: Session, token: str, nonce: str, blob: Blob) -> None:
     """Remember that this Repo has a blob whose bytes the store just verified."""
-    attempt = claimed(session, token, nonce)
+    attempt = claimed(session, token, nonce, lock=True)
     attempt.uploaded_bytes += blob.size
     blobs.record(session, attempt.job.build.repo_id, blob.digest, blob.size)
 
 
-def upload_allowance(database: Database, token: str, nonce: str, limit: int) -> int:
-    """Bytes that the runner may still upload. Raises what `claimed` raises."""
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many bytes an Attempt may still upload."""
+
+    attempt_id: str
+    bytes_left: int
+
+
+def upload_allowance(database: Database, token: str, nonce: str, limit: int) -> Allowance:
+    """What the runner may still upload. Raises what `claimed` raises."""
     with database.read() as session:
-        return max(0, limit - claimed(session, token, nonce).uploaded_bytes)
+        attempt = claimed(session, token, nonce)
+        return Allowance(attempt.id, max(0, limit - attempt.uploaded_bytes))
+
+
+def check_token(database: Database, token: str) -> None:
+    """Raise UnauthorizedError for a token that belongs to no Attempt."""
+    with database.read() as session:
+        authenticate(session, token)
 
 
 def report_result(
@@ -108,21 +153,41 @@ def report_result(
 
     Raises BadInputError, UnauthorizedError, ConflictError or GoneError.
     """
-    nonce = str(body.get("nonce") or "")
+    nonce, report = str(body.get("nonce")), _digest_of_report(body)
     with database.read() as session:
         attempt = authenticate(session, token)
-        if attempt.nonce == nonce and attempt.state not in OPEN_ATTEMPTS:
+        if _is_repeated(attempt, nonce, report):
             return
-        claimed(session, token, nonce)
-    closures = {name: store.put([data]) for name, data in settle.closures_of(body).items()}
+        attempt_id, keeps_outputs = _held(attempt, nonce).id, attempt.job.kind is JobKind.BUILD
+    result = read_result(body)
+    closures = _store_closures(store, result.outputs) if keeps_outputs else {}
     with database.write() as session:
-        attempt = claimed(session, token, nonce)
-        for blob in closures.values():
+        found = queue.lock_attempt(session, attempt_id)
+        if found is None:
+            raise GoneError(f"attempt {attempt_id} was taken away; end at once")
+        if _is_repeated(found, nonce, report):
+            return
+        attempt = _held(found, nonce)
+        attempt.result = {"report": report, "evaluation": result.evaluation}
+        for blob in sorted(closures.values(), key=lambda blob: blob.digest):
             blobs.record(session, attempt.job.build.repo_id, blob.digest, blob.size)
-        session.flush()
         digests = {name: str(blob.digest) for name, blob in closures.items()}
-        settle.record_result(session, attempt, body, settings.limits, digests)
+        settle.record_result(session, attempt, result, settings.limits, digests)
     signals.notify(Topic.SCHEDULER, Topic.PUBLISHER, Topic.REPORTER, Topic.WATCHERS)
+
+
+def _digest_of_report(body: Mapping[str, object]) -> str:
+    return digest_of(json.dumps(body, sort_keys=True).encode())
+
+
+def _is_repeated(attempt: Attempt, nonce: str, report: str) -> bool:
+    """Whether this very report closed the Attempt: its answer was lost on the way."""
+    return attempt.nonce == nonce and (attempt.result or {}).get("report") == report
+
+
+def _store_closures(store: BlobStore, outputs: Iterable[Output]) -> dict[str, Blob]:
+    """The closure of each output as a blob of canonical JSON."""
+    return {output.name: store.put([json.dumps(output.closure, sort_keys=True).encode()]) for output in outputs}
 
 
 def ask_to_stop(session: Session, build_id: int, why: str) -> list[str]:
@@ -131,19 +196,17 @@ def ask_to_stop(session: Session, build_id: int, why: str) -> list[str]:
     attempts = session.scalars(
         select(Attempt.id).where(Attempt.job_id.in_(job_ids), Attempt.state.in_(OPEN_ATTEMPTS))
     ).all()
-    session.execute(
-        update(Attempt).where(Attempt.id.in_(attempts)).values(stop=why).execution_options(synchronize_session=False)
-    )
+    queue.changed(session, update(Attempt).where(Attempt.id.in_(attempts)).values(stop=why))
     return list(attempts)
 
 
-def hand_back(database: Database, executor_name: str) -> None:
-    """Have every open Attempt of an executor told to give its Job back to the queue."""
+def hand_back(database: Database, executor_name: str) -> int:
+    """Have every open Attempt of an executor told to give its Job back to the queue; how many were not told yet."""
     with database.write() as session:
         mine = update(Attempt).where(
             Attempt.state.in_(OPEN_ATTEMPTS), Attempt.executor == executor_name, Attempt.stop.is_(None)
         )
-        session.execute(mine.values(stop=settle.HANDBACK).execution_options(synchronize_session=False))
+        return queue.changed(session, mine.values(stop=HANDBACK))
 
 
 def running(database: Database, executor_name: str) -> list[str]:
@@ -153,11 +216,11 @@ def running(database: Database, executor_name: str) -> list[str]:
         return list(session.scalars(mine))
 
 
-def unwanted(database: Database) -> set[str]:
-    """Open Attempts that were asked to stop."""
+def unwanted(database: Database, executor_name: str) -> set[str]:
+    """Open Attempts of an executor that were asked to stop."""
     with database.read() as session:
-        statement = select(Attempt.id).where(Attempt.state.in_(OPEN_ATTEMPTS), Attempt.stop.is_not(None))
-        return set(session.scalars(statement))
+        mine = select(Attempt.id).where(Attempt.state.in_(OPEN_ATTEMPTS), Attempt.executor == executor_name)
+        return set(session.scalars(mine.where(Attempt.stop.is_not(None))))
 
 
 def _order(settings: Settings, forges: Mapping[str, Forge], attempt: Attempt, job: Job) -> dict[str, object]:
@@ -168,6 +231,8 @@ def _order(settings: Settings, forges: Mapping[str, Forge], attempt: Attempt, jo
         raise NotFoundError(f"forge {repo.forge!r} is no longer configured; add it again, or cancel the build")
     forge_settings = next(item for item in settings.forges if item.name == repo.forge)
     source = forge.clone_source(repo.owner, repo.name)
+    # A stranger's build of a public repo needs no credential, so its runner gets none.
+    needs_credential = repo.private or build.trusted
     config = repo_config.parse(build.config)
     return {
         "protocol": PROTOCOL,
@@ -179,8 +244,8 @@ def _order(settings: Settings, forges: Mapping[str, Forge], attempt: Attempt, jo
             "commit": build.commit,
             "ref": build.ref,
             "full_name": repo.full_name,
-            "username": source.username,
-            "password": source.password,
+            "username": source.username if needs_credential else None,
+            "password": source.password if needs_credential else None,
             "submodules": forge_settings.submodules,
             "lfs": forge_settings.lfs,
         },

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
+from albatros.db import queue
 from albatros.db.models import Build, Image, Job, Publication
-from albatros.db.session import Database, now
+from albatros.db.session import Database
 from albatros.db.signals import Signals, Topic
 from albatros.domain.states import OPEN_JOBS, BuildState, JobState, PublicationState, Reason, is_end
 from albatros.errors import ConflictError, NotFoundError
@@ -16,7 +17,7 @@ from albatros.flows.attempts import ask_to_stop
 def cancel(database: Database, signals: Signals, build_id: int, *, by: str) -> Build:
     """Cancel an open Build. Raises NotFoundError; ConflictError when it has ended already."""
     with database.write() as session:
-        build = session.get(Build, build_id)
+        build = queue.lock_build(session, build_id)
         if build is None:
             raise NotFoundError(f"there is no build {build_id}")
         if is_end(build.state):
@@ -32,9 +33,9 @@ def cancel(database: Database, signals: Signals, build_id: int, *, by: str) -> B
             select(Publication)
             .join(Image)
             .where(Image.build_id == build_id, Publication.state == PublicationState.PENDING)
+            .with_for_update(of=Publication)
         )
         for publication in session.scalars(pending):
-            publication.state, publication.reason = PublicationState.FAILED, Reason.CANCELLED
-            publication.message, publication.ended_at = message, now()
+            progress.move_publication(session, publication, PublicationState.FAILED, Reason.CANCELLED, message)
     signals.notify(Topic.SCHEDULER, Topic.REPORTER, Topic.WATCHERS)
     return build

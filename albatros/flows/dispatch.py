@@ -26,6 +26,10 @@ from albatros.settings import LimitSettings
 
 log = get_logger(__name__)
 BATCH = 50
+STRANGERS_REFUSED = (
+    "this server builds nothing for strangers, since a build could reach what is not its own; "
+    "`albatros doctor` says what to change"
+)
 
 
 def attempt_token(key: bytes, attempt_id: str) -> str:
@@ -49,13 +53,17 @@ class Dispatcher:
         limits: LimitSettings,
         key: bytes,
         server_url: str,
+        *,
+        takes_strangers: bool = True,
     ) -> None:
+        """`takes_strangers`: runners and builders are shut off well enough for what nobody trusted has pushed."""
         self._database = database
         self._signals = signals
         self._executor = executor
         self._limits = limits
         self._key = key
         self._server_url = server_url
+        self._takes_strangers = takes_strangers
         self._paused = False
 
     def pause(self) -> None:
@@ -66,7 +74,7 @@ class Dispatcher:
         """Start as many queued Jobs as there are free slots; returns how many were started."""
         if self._paused:
             return 0
-        self._fail_unplaceable()
+        self._refuse_what_cannot_run()
         free = min(self._executor.free_slots(), BATCH)
         if free <= 0:
             return 0
@@ -81,8 +89,11 @@ class Dispatcher:
 
     def start_again(self) -> int:
         """Repeat the start of every Attempt that was intended and may not have reached the executor."""
+        if self._paused:
+            return 0
         with self._database.read() as session:
-            attempts = queue.open_attempts(session, (AttemptState.SUBMITTING,))
+            intended = queue.open_attempts(session, (AttemptState.SUBMITTING,))
+        attempts = [attempt for attempt in intended if attempt.executor == self._executor.name]
         for attempt in attempts:
             self._start(attempt)
         return len(attempts)
@@ -102,6 +113,7 @@ class Dispatcher:
             state=AttemptState.SUBMITTING,
             token_hash=token_hash(attempt_token(self._key, attempt_id)),
             executor=self._executor.name,
+            lease_until=settle.claim_deadline(),
             created_at=now(),
         )
         session.add(attempt)
@@ -129,21 +141,33 @@ class Dispatcher:
     def _note_submitted(self, attempt_id: str, reference: str) -> None:
         """A fast runner may have claimed, or even ended, its Attempt before this is noted."""
         with self._database.write() as session:
-            attempt = session.get_one(Attempt, attempt_id)
+            attempt = queue.lock_attempt(session, attempt_id)
+            if attempt is None:
+                return
             attempt.executor_ref = reference
             if attempt.state is AttemptState.SUBMITTING:
                 queue.move_attempt(session, attempt, AttemptState.SUBMITTED)
                 attempt.lease_until = settle.claim_deadline()
 
-    def _fail_unplaceable(self) -> None:
+    def _refuse_what_cannot_run(self) -> None:
         systems = self._executor.systems()
-        with self._database.write() as session:
-            jobs = queue.unplaceable_jobs(session, systems, BATCH)
-            for job in jobs:
-                message = (
-                    f"nothing here builds {job.system}, which {', '.join(job.attributes[:3])} asks for "
-                    f"(this server builds {', '.join(sorted(systems))}); cross-build it, or add a worker of that system"
-                )
-                progress.end_job(session, job, JobState.FAILED, Reason.NO_CAPACITY, message)
-        if jobs:
+        with self._database.read() as session:
+            strangers = [] if self._takes_strangers else list(queue.strangers_jobs(session, BATCH))
+            unplaceable = list(queue.unplaceable_jobs(session, systems, BATCH))
+        for job in strangers:
+            self._refuse(job, Reason.DRIVER, STRANGERS_REFUSED)
+        for job in unplaceable:
+            message = (
+                f"nothing here builds {job.system}, which {', '.join(job.attributes[:3])} asks for "
+                f"(this server builds {', '.join(sorted(systems))}); cross-build it, or add a worker of that system"
+            )
+            self._refuse(job, Reason.NO_CAPACITY, message)
+        if strangers or unplaceable:
             self._signals.notify(Topic.REPORTER, Topic.WATCHERS, Topic.PUBLISHER)
+
+    def _refuse(self, found: Job, reason: Reason, message: str) -> None:
+        with self._database.write() as session:
+            queue.lock_build(session, found.build_id)
+            job = session.get(Job, found.id)
+            if job is not None and job.state is JobState.QUEUED:
+                progress.end_job(session, job, JobState.FAILED, reason, message)

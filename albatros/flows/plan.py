@@ -1,4 +1,7 @@
-"""Plan: from a stored evaluation result to a Job per derivation with the edges between them, in one transaction."""
+"""Plan: from a stored evaluation result to a Job per derivation with the edges between them.
+
+One transaction for each Build, so that what one repo reported cannot hold up another's.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,41 @@ from albatros.db.session import Database, now
 from albatros.db.signals import Signals, Topic
 from albatros.domain import plan, repo_config
 from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, Reason
-from albatros.errors import EvaluationError
+from albatros.errors import AlbatrosError, EvaluationError
 from albatros.flows import progress
+from albatros.log import get_logger
 from albatros.settings import LimitSettings
+
+log = get_logger(__name__)
 
 
 def plan_due(database: Database, signals: Signals, limits: LimitSettings) -> int:
     """Plan every Build whose evaluation is done; returns how many."""
-    with database.write() as session:
-        builds = queue.builds_to_plan(session)
-        for build in builds:
-            _plan(session, build, limits)
-    if builds:
+    with database.read() as session:
+        due = queue.builds_to_plan(session)
+    for build_id in due:
+        try:
+            with database.write() as session:
+                build = queue.lock_build(session, build_id)
+                if build is not None and build.state is BuildState.EVALUATING:
+                    _plan(session, build, limits)
+        except AlbatrosError:
+            raise
+        except Exception:
+            log.exception("a build cannot be planned", build=build_id)
+            _give_up(database, build_id)
+    if due:
         signals.notify(Topic.SCHEDULER, Topic.PUBLISHER, Topic.REPORTER, Topic.WATCHERS)
-    return len(builds)
+    return len(due)
+
+
+def _give_up(database: Database, build_id: int) -> None:
+    """What its evaluation reported met a fault of ours: trying again would meet it again."""
+    message = "what the evaluation reported cannot be planned; the server's log says why"
+    with database.write() as session:
+        build = queue.lock_build(session, build_id)
+        if build is not None and build.state is BuildState.EVALUATING:
+            progress.move_build(session, build, BuildState.ERRORED, Reason.EVALUATION_FAILED, message)
 
 
 def _plan(session: Session, build: Build, limits: LimitSettings) -> None:
@@ -39,10 +63,9 @@ def _plan(session: Session, build: Build, limits: LimitSettings) -> None:
     session.add_all(JobEdge(job_id=rows[job.key].id, needs_id=rows[need].id) for job in jobs for need in job.needs)
     session.flush()
     progress.move_build(session, build, BuildState.RUNNING)
-    for row in rows.values():
-        if row.drv_path is None:
-            message = next(job.error for job in jobs if job.key == row.key)
-            progress.end_job(session, row, JobState.FAILED, Reason.EVALUATION_FAILED, message)
+    for job in jobs:
+        if job.drv_path is None:
+            progress.end_job(session, rows[job.key], JobState.FAILED, Reason.EVALUATION_FAILED, job.error)
 
 
 def _read_result(session: Session, build: Build, limits: LimitSettings) -> tuple[plan.PlannedJob, ...]:
@@ -59,7 +82,7 @@ def _read_result(session: Session, build: Build, limits: LimitSettings) -> tuple
         raise EvaluationError("the runner reported an .albatros.toml that is no text; run the build again")
     repo_config.parse(config)
     build.config = config
-    if isinstance(commit_time, int) and 0 <= commit_time < 1 << 40:
+    if type(commit_time) is int and 0 <= commit_time < 1 << 40:
         build.commit_time = commit_time
     return plan.plan_jobs(plan.read_evaluation(evaluation.get("attributes"), limits.attributes))
 

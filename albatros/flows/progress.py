@@ -1,4 +1,7 @@
-"""How a Build and its Jobs move: each move with its event and commit status, in the caller's transaction."""
+"""How a Build, its Jobs and its Publications move: each move with its event and commit status.
+
+Everything here runs in the caller's transaction, which holds the Build's row (`queue.lock_build`).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from albatros.db import events, queue
 from albatros.db.models import Artifact, Build, Image, Job, Publication
 from albatros.db.session import now
 from albatros.domain import repo_config
+from albatros.domain.plan import package_of
 from albatros.domain.states import (
     INFRASTRUCTURE_REASONS,
     BuildState,
@@ -18,10 +22,12 @@ from albatros.domain.states import (
     Reason,
     is_end,
 )
+from albatros.domain.text import plain
 from albatros.flows import report
 
-IMAGE_ARCHIVE = "image-archive"
 MAX_MESSAGE = 8 << 10
+_WHOLE_FILES = ("file", "image-archive")
+"""Kinds, in a runner's words, of outputs that may be image archives."""
 
 
 def move_build(session: Session, build: Build, to: BuildState, reason: Reason | None = None, message: str = "") -> None:
@@ -31,7 +37,7 @@ def move_build(session: Session, build: Build, to: BuildState, reason: Reason | 
         build.started_at = now()
     if is_end(to):
         build.ended_at = now()
-    build.reason, build.message = reason, message[:MAX_MESSAGE]
+    build.reason, build.message = reason, plain(message, MAX_MESSAGE)
     events.emit(session, build, f"build.{to}", number=build.number, reason=reason, message=build.message[:500])
     report.request_status(session, build)
 
@@ -40,15 +46,19 @@ def end_job(session: Session, job: Job, to: JobState, reason: Reason | None = No
     """End a Job, then queue or skip what needs it, then end its Build if nothing is left."""
     queue.move_job(session, job, to)
     job.ended_at = now()
-    job.reason, job.message = reason, message[:MAX_MESSAGE]
+    job.reason, job.message = reason, plain(message, MAX_MESSAGE)
     emit_job(session, job)
     session.flush()
     if to is JobState.SUCCEEDED:
-        queue.release_dependents(session, job)
+        for released in queue.release_dependents(session, job):
+            emit_job(session, released)
     elif to is JobState.FAILED:
         report.request_job_status(session, job)
-        queue.skip_dependents(session, job, f"{job.name} failed, which this needs")
-    if job.build.state is BuildState.RUNNING or to is JobState.FAILED:
+        for skipped in queue.skip_dependents(session, job):
+            skipped.ended_at, skipped.message = now(), f"{job.name} failed, which this needs"
+            emit_job(session, skipped)
+    waits_for_plan = job.kind is JobKind.EVALUATION and to is JobState.SUCCEEDED
+    if not waits_for_plan:
         settle_build(session, job.build)
 
 
@@ -84,10 +94,43 @@ def _fail_build(session: Session, build: Build, failed: list[Job]) -> None:
 
 
 def _has_images(session: Session, build: Build) -> bool:
-    if repo_config.parse(build.config).images:
-        return True
-    archive = select(Artifact.id).join(Job).where(Job.build_id == build.id, Artifact.kind == IMAGE_ARCHIVE)
-    return session.scalar(archive.limit(1)) is not None
+    images = repo_config.parse(build.config).images
+    return bool(images) if images is not None else bool(possible_archives(session, build.id))
+
+
+def possible_archives(session: Session, build_id: int) -> list[tuple[Job, Artifact]]:
+    """Packages whose output is a single file: their bytes say whether it is an image archive."""
+    whole = select(Artifact).join(Job).where(Job.build_id == build_id, Artifact.kind.in_(_WHOLE_FILES))
+    found = session.scalars(whole.where(Artifact.path == "").order_by(Artifact.id))
+    return [(artifact.job, artifact) for artifact in found if any(map(package_of, artifact.job.attributes))]
+
+
+def move_publication(
+    session: Session, row: Publication, to: PublicationState, reason: Reason | None = None, message: str = ""
+) -> None:
+    """Move a Publication with its event, and let go of it. Raises ConflictError when it was moved meanwhile."""
+    queue.move_publication(session, row, to)
+    row.reason, row.message = reason, plain(message, MAX_MESSAGE)
+    if to is not PublicationState.PUSHING:
+        row.holder, row.lease_until = None, None
+    if is_end(to):
+        row.ended_at = now()
+    emit_publication(session, row)
+
+
+def emit_publication(session: Session, row: Publication) -> None:
+    """Record a Publication's new state for whoever watches."""
+    events.emit(
+        session,
+        row.image.build,
+        f"publication.{row.state}",
+        publication=row.id,
+        registry=row.registry_name,
+        name=row.name,
+        tag=row.tag,
+        digest=row.image.digest,
+        message=row.message[:500],
+    )
 
 
 def settle_publications(session: Session, build: Build) -> None:

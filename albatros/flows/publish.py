@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from albatros.db import events, queue
-from albatros.db.models import Publication, TagHead
+from albatros.db import queue
+from albatros.db.models import Build, Publication, TagHead
 from albatros.db.session import Database, now
 from albatros.db.signals import Signals, Topic
 from albatros.domain.references import parse_digest
-from albatros.domain.states import PublicationState, Reason
+from albatros.domain.states import BuildState, PublicationState, Reason
 from albatros.errors import (
     AlbatrosError,
+    ConflictError,
     DatabaseUnavailableError,
     ForbiddenError,
     NotFoundError,
@@ -41,17 +43,29 @@ log = get_logger(__name__)
 LEASE = timedelta(minutes=2)
 FIRST_RETRY_SECONDS = 5
 LONGEST_RETRY_SECONDS = 600
+RETRY_DOUBLINGS = 10
+_STOPPED = (BuildState.CANCELLED, BuildState.SUPERSEDED)
 
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Publications of one Image at one Registry that are pushed together, one for each tag."""
+    """Publications of one Image at one Registry that are pushed together, one for each tag, under one claim."""
 
     publications: tuple[Publication, ...]
 
     @property
-    def ids(self) -> list[int]:
-        return [publication.id for publication in self.publications]
+    def first(self) -> Publication:
+        """One of them: image, registry and name are the same in all."""
+        return self.publications[0]
+
+    @property
+    def holder(self) -> str:
+        """The claim's name."""
+        return self.first.holder or ""
+
+    def holds(self, row: Publication) -> bool:
+        """Whether a row as it is now still belongs to this claim."""
+        return row.state is PublicationState.PUSHING and row.holder == self.holder
 
 
 class Publisher:
@@ -74,46 +88,54 @@ class Publisher:
         self.holder = holder
 
     def claim(self) -> Push | None:
-        """Hold what is due; renew with `renew` while `push` runs."""
+        """Hold what is due, pushes that nobody renewed included; renew with `renew` while `push` runs."""
         try:
             with self._database.write() as session:
+                _release_abandoned(session, None)
                 publications = tuple(queue.claim_publications(session, self.holder, LEASE))
                 for publication in publications:
-                    _emit(session, publication)
+                    progress.emit_publication(session, publication)
         except IntegrityError:
             # Another server began to push one of these tags between our look and our claim.
             return None
-        return Push(publications) if publications else None
+        if not publications:
+            return None
+        self._signals.notify(Topic.WATCHERS)
+        return Push(publications)
 
     def renew(self, push: Push) -> bool:
-        """Hold the Publications for longer; False when another server took one."""
+        """Hold the Publications for longer; False when another claim took one."""
         with self._database.write() as session:
-            return queue.renew(session, Publication, push.ids, self.holder, LEASE)
+            ids = [publication.id for publication in push.publications]
+            return queue.renew(session, Publication, ids, push.holder, LEASE)
 
     def push(self, push: Push, observe: Observer) -> None:
         """Push a claimed group and commit its end: published, superseded, failed, or due again later."""
-        first = push.publications[0]
+        where = {"image": push.first.image_id, "registry": push.first.registry_name}
         try:
             done = self._push(push, observe)
-        except (RegistryUnavailableError, StoreError, DatabaseUnavailableError) as error:
-            log.warning("a push is tried later", image=first.image_id, registry=first.registry_name, error=error.detail)
-            end = partial(self._try_later, error.detail)
-        except (AlbatrosError, OSError) as error:
-            log.error(
-                "an image cannot be published", image=first.image_id, registry=first.registry_name, error=str(error)
-            )
-            end = partial(_fail, str(error))
+        except (RegistryUnavailableError, StoreError, DatabaseUnavailableError, OSError) as error:
+            log.warning("a push is tried later", error=str(error), **where)
+            end = partial(self._try_later, str(error))
+        except AlbatrosError as error:
+            log.error("an image cannot be published", error=error.detail, **where)
+            end = partial(_fail, error.detail)
+        except Exception:
+            log.exception("a push met a fault of the server and is tried later", **where)
+            end = partial(self._try_later, "the server met a fault of its own; its log says which")
         else:
             end = partial(_finish, done)
         self._end(push, end)
 
     def _push(self, push: Push, observe: Observer) -> PublishReport:
-        first = push.publications[0]
+        first = push.first
         open_registry = self._registries.get(first.registry_name)
         if open_registry is None:
             raise NotFoundError(
                 f"registry {first.registry_name!r} is no longer configured; add it again and rerun the build"
             )
+        with self._database.read() as session:
+            _refuse_foreign_name(session, first)
         image = Image.load(self._store, parse_digest(first.image.digest))
         by_tag = {publication.tag: publication for publication in push.publications}
         registry = open_registry()
@@ -124,100 +146,99 @@ class Publisher:
                 registry,
                 first.name,
                 list(by_tag),
-                gate=lambda tag: self._may_move(by_tag[tag]),
+                gate=lambda tag: self._may_move(push, by_tag[tag]),
                 observe=observe,
             )
         finally:
             registry.close()
 
-    def _may_move(self, publication: Publication) -> bool:
-        """Whether the tag is still this Build's to move, asked just before it moves."""
-        with self._database.read() as session:
-            row = session.get_one(Publication, publication.id)
-            if row.state is not PublicationState.PUSHING or row.holder != self.holder:
+    def _may_move(self, push: Push, publication: Publication) -> bool:
+        """Asked just before the tag moves: whether it is still this Build's to move; if so, that is remembered.
+
+        It is written down first: killed between the move and its row, an older Build still finds the newer one here.
+        """
+        with self._database.write() as session:
+            row = session.get(Publication, publication.id, with_for_update={"of": Publication})
+            if row is None or not push.holds(row):
                 raise RegistryUnavailableError(f"{publication.name}:{publication.tag} was taken over by another server")
-            return not _is_older(session, row)
+            build = row.image.build
+            if build.state in _STOPPED:
+                raise ConflictError(f"build {build.id} was stopped ({build.state}) before the tag was moved")
+            _refuse_foreign_name(session, row)
+            key = (row.registry_name, row.name, row.tag)
+            head = session.get(TagHead, key, with_for_update=True)
+            if head is not None and _is_newer(session, head, build):
+                return False
+            head = head or TagHead(registry_name=row.registry_name, name=row.name, tag=row.tag, repo_id=build.repo_id)
+            head.ref, head.sequence, head.digest, head.updated_at = build.ref, build.sequence, row.image.digest, now()
+            session.add(head)
+            return True
 
     def _end(self, push: Push, end: Callable[[Session, Publication], None]) -> None:
         with self._database.write() as session:
+            build = queue.lock_build(session, push.first.image.build_id)
             for publication in push.publications:
-                row = session.get(Publication, publication.id)
-                if row is None or row.state is not PublicationState.PUSHING or row.holder != self.holder:
+                row = session.get(Publication, publication.id, with_for_update={"of": Publication})
+                if row is None or not push.holds(row):
                     log.warning("a publication moved on while it was pushed", publication=publication.id)
                     continue
                 end(session, row)
-                row.holder, row.lease_until = None, None
-                _emit(session, row)
                 report.request_publication_status(session, row)
-            build = session.get_one(Publication, push.ids[0]).image.build
-            progress.settle_publications(session, build)
+            if build is not None:
+                progress.settle_publications(session, build)
         self._signals.notify(Topic.PUBLISHER, Topic.REPORTER, Topic.WATCHERS)
 
     def _try_later(self, why: str, session: Session, row: Publication) -> None:
         if row.tries >= self._limits.publication_attempts:
             _fail(f"given up after {row.tries} tries: {why}", session, row)
             return
-        longest = min(FIRST_RETRY_SECONDS * 2 ** (row.tries - 1), LONGEST_RETRY_SECONDS)
+        longest = min(FIRST_RETRY_SECONDS * 2 ** min(row.tries - 1, RETRY_DOUBLINGS), LONGEST_RETRY_SECONDS)
         # Jitter spreads the load of many publications after a registry's outage; nothing secret hangs on it.
-        delay = timedelta(seconds=longest * random.uniform(0.5, 1.0))  # noqa: S311
-        row.state, row.message, row.next_try_at = PublicationState.PENDING, why, now() + delay
+        row.next_try_at = now() + timedelta(seconds=longest * random.uniform(0.5, 1.0))  # noqa: S311
+        progress.move_publication(session, row, PublicationState.PENDING, None, why)
 
 
-def _is_older(session: Session, row: Publication) -> bool:
-    head = session.get(TagHead, (row.registry_name, row.name, row.tag))
-    build = row.image.build
-    if head is None:
-        return False
-    if head.repo_id != build.repo_id:
+def _refuse_foreign_name(session: Session, row: Publication) -> None:
+    """Raise ForbiddenError for a name under which another Repo has published."""
+    owned = select(TagHead.repo_id).where(TagHead.registry_name == row.registry_name, TagHead.name == row.name)
+    if session.scalar(owned.where(TagHead.repo_id != row.image.build.repo_id).limit(1)) is not None:
         raise ForbiddenError(
-            f"{row.name}:{row.tag} on {row.registry_name} belongs to another repo; give this image another name"
+            f"{row.name} on {row.registry_name} belongs to another repo; give this image another name, "
+            "or tell the repos apart in `names` of the registry"
         )
-    return head.ref == build.ref and head.sequence > build.sequence
+
+
+def _is_newer(session: Session, head: TagHead, build: Build) -> bool:
+    """Whether the tag was last moved for a newer Build: of the same ref by its sequence, of another by its number."""
+    if head.ref == build.ref:
+        return head.sequence > build.sequence
+    of_head = select(func.max(Build.id)).where(Build.repo_id == head.repo_id, Build.ref == head.ref)
+    other = session.scalar(of_head.where(Build.sequence == head.sequence))
+    return other is not None and other > build.id
 
 
 def _finish(done: PublishReport, session: Session, row: Publication) -> None:
     row.bytes_sent, row.bytes_skipped = done.bytes_sent, done.bytes_skipped
-    row.ended_at, row.message = now(), ""
     if row.tag in done.tags_superseded:
-        row.state, row.reason = PublicationState.SUPERSEDED, Reason.SUPERSEDED
-        row.message = "pushed by digest only: a newer commit of the ref holds the tag"
-        return
-    row.state = PublicationState.PUBLISHED
-    build = row.image.build
-    head = session.get(TagHead, (row.registry_name, row.name, row.tag)) or TagHead(
-        registry_name=row.registry_name, name=row.name, tag=row.tag, repo_id=build.repo_id
-    )
-    head.ref, head.sequence, head.digest, head.updated_at = build.ref, build.sequence, row.image.digest, now()
-    session.add(head)
+        message = "pushed by digest only: a newer build holds the tag"
+        progress.move_publication(session, row, PublicationState.SUPERSEDED, Reason.SUPERSEDED, message)
+    else:
+        progress.move_publication(session, row, PublicationState.PUBLISHED)
 
 
-def _fail(message: str, _session: Session, row: Publication) -> None:
-    row.state, row.reason, row.message = (
-        PublicationState.FAILED,
-        Reason.PUBLICATION_FAILED,
-        message[: progress.MAX_MESSAGE],
-    )
-    row.ended_at = now()
+def _fail(message: str, session: Session, row: Publication) -> None:
+    progress.move_publication(session, row, PublicationState.FAILED, Reason.PUBLICATION_FAILED, message)
 
 
-def _emit(session: Session, row: Publication) -> None:
-    events.emit(
-        session,
-        row.image.build,
-        f"publication.{row.state}",
-        publication=row.id,
-        registry=row.registry_name,
-        name=row.name,
-        tag=row.tag,
-        digest=row.image.digest,
-        message=row.message[:500],
-    )
+def _release_abandoned(session: Session, dead_holder: str | None) -> int:
+    rows = queue.abandoned_publications(session, dead_holder)
+    for row in rows:
+        row.next_try_at = now()
+        progress.move_publication(session, row, PublicationState.PENDING, None, "its publisher was lost")
+    return len(rows)
 
 
 def recover_pushes(database: Database, dead_holder: str | None) -> int:
     """Make abandoned pushes due again: those whose lease ran out, or that a dead process held; returns how many."""
     with database.write() as session:
-        rows = queue.abandoned_publications(session, dead_holder)
-        for row in rows:
-            row.state, row.holder, row.lease_until, row.next_try_at = PublicationState.PENDING, None, None, now()
-    return len(rows)
+        return _release_abandoned(session, dead_holder)

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import select, update
-from sqlalchemy.orm import Session
 
 from albatros.db import events, queue
-from albatros.db.models import Attempt, Build, StatusReport
+from albatros.db.models import Build, StatusReport
 from albatros.db.session import Database, now
-from albatros.domain.states import OPEN_BUILDS, AttemptState, Reason
+from albatros.domain.states import OPEN_ATTEMPTS, OPEN_BUILDS, AttemptState, Reason
 from albatros.flows import settle
 from albatros.flows.publish import recover_pushes
 from albatros.settings import LimitSettings
@@ -49,29 +48,28 @@ def recover(
     pushes = recover_pushes(database, holder)
     with database.write() as session:
         builds = session.scalars(select(Build.id).where(Build.state.in_(OPEN_BUILDS))).all()
-        release = update(Build).where(Build.holder == holder).values(holder=None, lease_until=None)
-        session.execute(release.execution_options(synchronize_session=False))
-        reports = queue.changed(
-            session,
-            update(StatusReport)
-            .where(StatusReport.holder == holder)
-            .values(holder=None, lease_until=None)
-            .execution_options(synchronize_session=False),
-        )
+        held = update(Build).where(queue.held_by(Build.holder, holder))
+        queue.changed(session, held.values(holder=None, lease_until=None))
+        reports = update(StatusReport).where(queue.held_by(StatusReport.holder, holder))
+        reports_again = queue.changed(session, reports.values(holder=None, lease_until=None))
         started = queue.open_attempts(session, (AttemptState.SUBMITTED, AttemptState.CLAIMED))
-        mine = [attempt for attempt in started if attempt.executor == executor_name]
-        adopted = [attempt for attempt in mine if attempt.id in alive]
-        for attempt in mine:
-            if attempt.id in alive:
-                _adopt(session, attempt, limits)
-            else:
-                message = "its runner ended while the server was down"
-                settle.close(session, attempt, limits, AttemptState.LOST, Reason.NODE_LOST, message)
-    return Recovered(len(builds), len(adopted), len(mine) - len(adopted), pushes, reports)
+    mine = [attempt.id for attempt in started if attempt.executor == executor_name]
+    for attempt_id in mine:
+        _take_up(database, limits, attempt_id, runs=attempt_id in alive)
+    adopted = len([attempt_id for attempt_id in mine if attempt_id in alive])
+    return Recovered(len(builds), adopted, len(mine) - adopted, pushes, reports_again)
 
 
-def _adopt(session: Session, attempt: Attempt, limits: LimitSettings) -> None:
-    """The runner could not renew its lease while the server was down: it gets a whole one to come back."""
-    if attempt.state is AttemptState.CLAIMED:
-        attempt.lease_until = now() + timedelta(seconds=limits.lease_seconds)
-    events.emit(session, attempt.job.build, "attempt.adopted", attempt=attempt.id, job=attempt.job_id)
+def _take_up(database: Database, limits: LimitSettings, attempt_id: str, *, runs: bool) -> None:
+    with database.write() as session:
+        attempt = queue.lock_attempt(session, attempt_id)
+        if attempt is None or attempt.state not in OPEN_ATTEMPTS:
+            return
+        if not runs:
+            message = "its runner ended while the server was down"
+            settle.close(session, attempt, limits, AttemptState.LOST, Reason.NODE_LOST, message)
+            return
+        if attempt.state is AttemptState.CLAIMED:
+            # The runner could not renew its lease while the server was down: it gets a whole one to come back.
+            attempt.lease_until = now() + timedelta(seconds=limits.lease_seconds)
+        events.emit(session, attempt.job.build, "attempt.adopted", attempt=attempt.id, job=attempt.job_id)

@@ -5,7 +5,6 @@ An Attempt is closed once, by a guarded UPDATE; closing it, storing what it made
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
@@ -17,8 +16,9 @@ from albatros.db.models import Artifact, Attempt, Blob, Job, RepoBlob
 from albatros.db.session import Database, now
 from albatros.db.signals import Signals, Topic
 from albatros.domain import repo_config
-from albatros.domain.outputs import Output, read_outputs
+from albatros.domain.outputs import Output
 from albatros.domain.plan import package_of
+from albatros.domain.result import HANDBACK, RunnerResult
 from albatros.domain.states import (
     INFRASTRUCTURE_REASONS,
     OPEN_ATTEMPTS,
@@ -28,14 +28,14 @@ from albatros.domain.states import (
     Reason,
     is_end,
 )
-from albatros.errors import BadInputError
+from albatros.domain.text import plain
 from albatros.flows import progress
 from albatros.settings import LimitSettings
 
 CLAIM_WITHIN = timedelta(minutes=10)
 RETRY_FIRST = timedelta(seconds=5)
-_ENDS = {Reason.CANCELLED: AttemptState.CANCELLED, Reason.SUPERSEDED: AttemptState.CANCELLED}
-HANDBACK = "handback"
+RETRY_DOUBLINGS = 7
+_STOPPED = {Reason.CANCELLED: AttemptState.CANCELLED, Reason.SUPERSEDED: AttemptState.CANCELLED}
 
 
 def claim_deadline() -> datetime:
@@ -46,86 +46,83 @@ def claim_deadline() -> datetime:
 def record_result(
     session: Session,
     attempt: Attempt,
-    body: Mapping[str, object],
+    result: RunnerResult,
     limits: LimitSettings,
     closure_digests: Mapping[str, str],
 ) -> None:
-    """Store what the claiming runner says of its end. Raises BadInputError for what cannot be read."""
-    outcome, message = body.get("outcome"), str(body.get("message") or "")
-    attempt.nix_version = str(body.get("nix_version") or "")[:64]
-    if outcome == "succeeded":
-        _succeed(session, attempt, body, closure_digests)
-        return
-    if outcome != "failed":
-        raise BadInputError(f"outcome is {str(outcome)[:40]!r}; it must be succeeded or failed")
-    word = body.get("reason")
-    if word == HANDBACK:
-        close(session, attempt, limits, AttemptState.HANDED_BACK, None, message or "handed back by its server")
-        return
-    try:
-        reason = Reason(str(word))
-    except ValueError:
-        raise BadInputError(f"reason is {str(word)[:40]!r}, which is none of {', '.join(Reason)}") from None
-    close(session, attempt, limits, _ENDS.get(reason, AttemptState.FAILED), reason, message)
+    """Commit what the claiming runner says of its end, in a transaction that holds the Build and the Attempt."""
+    attempt.nix_version = result.nix_version
+    if result.succeeded:
+        _succeed(session, attempt, result, closure_digests)
+    elif result.handed_back and attempt.stop == HANDBACK:
+        close(session, attempt, limits, AttemptState.HANDED_BACK, None, result.message or "handed back by its server")
+    elif result.handed_back or (result.reason in _STOPPED and attempt.stop is None):
+        # Nobody here asked for it: the machine did, and a runner that says so for ever must run out of tries.
+        message = result.message or "something outside Albatros ended its runner"
+        close(session, attempt, limits, AttemptState.FAILED, Reason.PREEMPTED, message)
+    elif result.reason is not None:
+        state = _STOPPED.get(result.reason, AttemptState.FAILED)
+        close(session, attempt, limits, state, result.reason, result.message)
 
 
-def _succeed(
-    session: Session, attempt: Attempt, body: Mapping[str, object], closure_digests: Mapping[str, str]
-) -> None:
+def _succeed(session: Session, attempt: Attempt, result: RunnerResult, closure_digests: Mapping[str, str]) -> None:
     job = attempt.job
-    if job.kind is JobKind.EVALUATION:
-        attempt.result = {"evaluation": body.get("evaluation")}
-    else:
-        outputs = read_outputs(body.get("outputs"))
-        try:
-            _store_outputs(session, job, outputs, closure_digests)
-        except BadInputError as error:
-            _end_attempt(session, attempt, AttemptState.FAILED, Reason.BUILD_FAILED, error.detail)
-            progress.end_job(session, job, JobState.FAILED, Reason.BUILD_FAILED, error.detail)
+    if job.kind is JobKind.BUILD:
+        known = _sizes(session, job, result.outputs)
+        wrong = _what_is_wrong(job, result.outputs, known)
+        if wrong:
+            _end_attempt(session, attempt, AttemptState.FAILED, Reason.BUILD_FAILED, wrong)
+            progress.end_job(session, job, JobState.FAILED, Reason.BUILD_FAILED, wrong)
             return
+        _store_outputs(session, job, result.outputs, known, closure_digests)
     _end_attempt(session, attempt, AttemptState.SUCCEEDED, None, "")
     progress.end_job(session, job, JobState.SUCCEEDED)
 
 
-def _store_outputs(session: Session, job: Job, outputs: tuple[Output, ...], closure_digests: Mapping[str, str]) -> None:
-    """Keep the files as Artifacts: only bytes that this Repo's runners uploaded, at the size the server counted."""
+def _sizes(session: Session, job: Job, outputs: tuple[Output, ...]) -> dict[str, int]:
+    """The reported files that this Repo's runners really uploaded, at the size that the server counted."""
     wanted = {file.digest for output in outputs for file in output.files}
-    known = dict(
-        session.execute(
-            select(Blob.digest, Blob.size)
-            .join(RepoBlob, RepoBlob.digest == Blob.digest)
-            .where(RepoBlob.repo_id == job.build.repo_id, Blob.digest.in_(wanted))
+    uploaded = select(Blob.digest, Blob.size).join(RepoBlob, RepoBlob.digest == Blob.digest)
+    of_repo = uploaded.where(RepoBlob.repo_id == job.build.repo_id, Blob.digest.in_(wanted))
+    return {row.digest: row.size for row in session.execute(of_repo)}
+
+
+def _what_is_wrong(job: Job, outputs: tuple[Output, ...], known: Mapping[str, int]) -> str:
+    """Why the outputs cannot be kept; empty when they can."""
+    files = [file for output in outputs for file in output.files]
+    missing = set(_binaries_of(job)) - {file.path for file in files}
+    if missing:
+        return f"{job.attributes[0]}: the output has no file {min(missing)!r}; check `binary` in .albatros.toml"
+    foreign = next((file.digest for file in files if file.digest not in known), None)
+    if foreign is not None:
+        return f"{job.attributes[0]}: the runner named {foreign}, which it did not upload; run the build again"
+    return ""
+
+
+def _store_outputs(
+    session: Session,
+    job: Job,
+    outputs: tuple[Output, ...],
+    sizes: Mapping[str, int],
+    closure_digests: Mapping[str, str],
+) -> None:
+    session.add_all(
+        Artifact(
+            job_id=job.id,
+            output=output.name,
+            path=file.path,
+            kind=file.kind,
+            digest=file.digest,
+            size=sizes[file.digest],
+            executable=file.executable,
+            store_path=output.store_path,
+            nar_hash=output.nar_hash,
+            closure_digest=closure_digests.get(output.name),
+            created_at=now(),
         )
-        .tuples()
-        .all()
+        for output in outputs
+        for file in output.files
     )
-    missing_binaries = set(_binaries_of(job)) - {file.path for output in outputs for file in output.files}
-    if missing_binaries:
-        wanted_path = min(missing_binaries)
-        raise BadInputError(
-            f"{job.attributes[0]}: the output has no file {wanted_path!r}; check `binary` in .albatros.toml"
-        )
-    for output in outputs:
-        for file in output.files:
-            if file.digest not in known:
-                raise BadInputError(
-                    f"{job.attributes[0]}: the runner named {file.digest}, which it did not upload; run the build again"
-                )
-            session.add(
-                Artifact(
-                    job_id=job.id,
-                    output=output.name,
-                    path=file.path,
-                    kind=file.kind,
-                    digest=file.digest,
-                    size=known[file.digest],
-                    executable=file.executable,
-                    store_path=output.store_path,
-                    nar_hash=output.nar_hash,
-                    closure_digest=closure_digests.get(output.name),
-                    created_at=now(),
-                )
-            )
     session.flush()
 
 
@@ -147,14 +144,16 @@ def close(
         return
     session.flush()
     tried = queue.attempts_tried(session, job)
+    again = reason in INFRASTRUCTURE_REASONS and reason is not Reason.NO_CAPACITY
     if to is AttemptState.HANDED_BACK:
         _queue_again(session, job, timedelta(0))
-    elif reason in INFRASTRUCTURE_REASONS and reason is not Reason.NO_CAPACITY and tried < limits.attempts:
-        _queue_again(session, job, RETRY_FIRST * 2 ** (tried - 1) if tried else RETRY_FIRST)
+    elif again and tried < limits.attempts:
+        _queue_again(session, job, RETRY_FIRST * 2 ** min(tried - 1, RETRY_DOUBLINGS))
     elif to is AttemptState.CANCELLED:
         progress.end_job(session, job, JobState.CANCELLED, reason, message)
     else:
-        progress.end_job(session, job, JobState.FAILED, reason, message)
+        tries = f" (tried {tried} times)" if again and tried > 1 else ""
+        progress.end_job(session, job, JobState.FAILED, reason, message + tries)
 
 
 def _queue_again(session: Session, job: Job, delay: timedelta) -> None:
@@ -167,7 +166,7 @@ def _end_attempt(session: Session, attempt: Attempt, to: AttemptState, reason: R
     queue.move_attempt(session, attempt, to)
     attempt.ended_at = now()
     attempt.lease_until = None
-    attempt.reason, attempt.message = reason, message[: progress.MAX_MESSAGE]
+    attempt.reason, attempt.message = reason, plain(message, progress.MAX_MESSAGE)
 
 
 def close_attempt(
@@ -181,7 +180,7 @@ def close_attempt(
 ) -> bool:
     """Close an Attempt on an executor's word, in a transaction of its own; False when it was closed already."""
     with database.write() as session:
-        attempt = session.get(Attempt, attempt_id)
+        attempt = queue.lock_attempt(session, attempt_id)
         if attempt is None or attempt.state not in OPEN_ATTEMPTS:
             return False
         close(session, attempt, limits, to, reason, message)
@@ -191,19 +190,23 @@ def close_attempt(
 
 def expire_leases(database: Database, signals: Signals, limits: LimitSettings) -> int:
     """Close every Attempt whose runner fell silent; returns how many."""
-    with database.write() as session:
-        expired = queue.expired_attempts(session, now())
-        for attempt in expired:
-            silent = "its runner stopped renewing its lease" if attempt.claimed_at else "no runner claimed it in time"
-            close(session, attempt, limits, AttemptState.LOST, Reason.NODE_LOST, silent)
+    at = now()
+    with database.read() as session:
+        silent = queue.expired_attempts(session, at)
+    expired = sum(_expire(database, limits, attempt_id, at) for attempt_id in silent)
     if expired:
         signals.notify(Topic.SCHEDULER, Topic.PUBLISHER, Topic.REPORTER, Topic.WATCHERS)
-    return len(expired)
+    return expired
 
 
-def closures_of(body: Mapping[str, object]) -> dict[str, bytes]:
-    """The closure of each reported output as canonical JSON, to be stored beside it. Raises BadInputError."""
-    return {
-        output.name: json.dumps(output.closure, sort_keys=True).encode()
-        for output in read_outputs(body.get("outputs") or [])
-    }
+def _expire(database: Database, limits: LimitSettings, attempt_id: str, at: datetime) -> bool:
+    """Close one Attempt, unless it was heard of since."""
+    with database.write() as session:
+        attempt = queue.lock_attempt(session, attempt_id)
+        if attempt is None or attempt.state not in OPEN_ATTEMPTS:
+            return False
+        if attempt.lease_until is None or attempt.lease_until >= at:
+            return False
+        silent = "its runner stopped renewing its lease" if attempt.claimed_at else "no runner claimed it in time"
+        close(session, attempt, limits, AttemptState.LOST, Reason.NODE_LOST, silent)
+    return True

@@ -7,7 +7,7 @@ public repos are seen, and only where `server.public` says so; what a caller may
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
@@ -21,6 +21,7 @@ from albatros.domain.access import Scope
 from albatros.errors import DatabaseUnavailableError, ForbiddenError, UnauthorizedError
 from albatros.forges.base import Forge
 from albatros.http.sessions import COOKIE, signer
+from albatros.http.uploads import Uploads
 from albatros.log import get_logger
 from albatros.settings import Settings
 from albatros.store.base import BlobStore
@@ -56,6 +57,7 @@ class AppContext:
     signals: Signals
     runner: RunnerBundle
     version: str
+    uploads: Uploads = field(default_factory=Uploads)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ import json
 import re
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from albatros.db import logs
 from albatros.db.signals import Topic
@@ -26,11 +27,16 @@ from albatros.errors import (
 )
 from albatros.flows import attempts
 from albatros.http.deps import AppContext, context_of
+from albatros.settings import LimitSettings
 from albatros.store.base import BlobWriter
 
 router = APIRouter(include_in_schema=False)
-MAX_JSON = 16 << 20
+MAX_RESULT = 16 << 20
+MAX_QUERY = 256 << 10
+MAX_CALL = 16 << 10
+MAX_DEPTH = 16
 MAX_LOG_PIECE = 64 << 10
+MAX_PIECES_A_SECOND = 20
 WRITE_SIZE = 1 << 20
 MAX_QUERIED = 1000
 _NONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -59,22 +65,22 @@ async def zipapp(context: Context) -> Response:
 @router.post("/runner/v1/claim")
 async def claim(request: Request, context: Context, token: Token) -> dict[str, object]:
     """Give the Attempt to this runner, and tell it what to do."""
-    body = await _json(request)
+    body = await _json(request, MAX_CALL)
     if body.get("protocol") != attempts.PROTOCOL:
         raise ProtocolError(
             f"the runner speaks protocol {str(body.get('protocol'))[:20]}, this server {attempts.PROTOCOL}; "
             "fetch the runner from the server again"
         )
-    nonce, host = _nonce(body.get("nonce")), str(body.get("host") or "")
+    nonce, host = _nonce(body.get("nonce")), body.get("host")
     return await run_in_threadpool(
-        attempts.claim, context.database, context.settings, context.forges, token, nonce, host
+        attempts.claim, context.database, context.signals, context.settings, context.forges, token, nonce, host
     )
 
 
 @router.post("/runner/v1/heartbeat")
 async def heartbeat(request: Request, context: Context, token: Token) -> dict[str, object]:
     """Renew the lease; `stop` says why the runner should end, if it should."""
-    body = await _json(request)
+    body = await _json(request, MAX_CALL)
     lease = context.settings.limits.lease_seconds
     stop = await run_in_threadpool(attempts.heartbeat, context.database, token, _nonce(body.get("nonce")), lease)
     return {"lease_seconds": lease, "stop": stop}
@@ -84,9 +90,7 @@ async def heartbeat(request: Request, context: Context, token: Token) -> dict[st
 async def log_piece(seq: int, offset: int, request: Request, context: Context, token: Token, nonce: Nonce) -> Response:
     """Keep one numbered piece of log; a piece that is there already is not written again."""
     data = await _body(request, MAX_LOG_PIECE)
-    limit = context.settings.limits.log_bytes
-    if seq < 0 or offset < 0 or offset + len(data) > limit + MAX_LOG_PIECE:
-        raise TooLargeError(f"the log of an attempt has at most {limit} bytes; the runner keeps its head and tail")
+    _check_piece(context.settings.limits, seq, offset, len(data))
     future = context.writer.submit(
         lambda session: logs.append(session, attempts.claimed(session, token, nonce).id, seq, offset, data),
         Topic.WATCHERS,
@@ -98,7 +102,7 @@ async def log_piece(seq: int, offset: int, request: Request, context: Context, t
 @router.post("/runner/v1/blobs/query")
 async def query_blobs(request: Request, context: Context, token: Token) -> dict[str, list[str]]:
     """Say which of these blobs the runner has to upload."""
-    body = await _json(request)
+    body = await _json(request, MAX_QUERY)
     wanted = _blobs(body.get("blobs"))
     nonce = _nonce(body.get("nonce"))
     missing = await run_in_threadpool(attempts.missing_blobs, context.database, context.store, token, nonce, wanted)
@@ -110,13 +114,13 @@ async def upload_blob(digest: str, request: Request, context: Context, token: To
     """Keep a blob whose bytes have the digest they were sent under."""
     expected = parse_digest(digest)
     most = context.settings.limits.output_bytes
-    limit = await run_in_threadpool(attempts.upload_allowance, context.database, token, nonce, most)
-    if int(request.headers.get("content-length") or 0) > limit:
+    allowance = await run_in_threadpool(attempts.upload_allowance, context.database, token, nonce, most)
+    if int(request.headers.get("content-length") or 0) > allowance.bytes_left:
         raise TooLargeError(
             f"the outputs of an attempt have at most {most} bytes; raise limits.output_bytes, or keep less"
         )
-    with await run_in_threadpool(context.store.writer) as writer:
-        await _receive(request, writer, limit)
+    with context.uploads.only(allowance.attempt_id), await run_in_threadpool(context.store.writer) as writer:
+        await _receive(request, writer, allowance.bytes_left)
         if writer.digest() != expected:
             raise BadInputError(f"what was sent as {expected} is {writer.digest()}; nothing was kept, send it again")
         blob = await run_in_threadpool(writer.commit)
@@ -128,7 +132,9 @@ async def upload_blob(digest: str, request: Request, context: Context, token: To
 @router.post("/runner/v1/result")
 async def result(request: Request, context: Context, token: Token) -> dict[str, object]:
     """Commit how the Attempt ended."""
-    body = await _json(request)
+    # So large a body is taken from nobody unknown.
+    await run_in_threadpool(attempts.check_token, context.database, token)
+    body = await _json(request, MAX_RESULT)
     _nonce(body.get("nonce"))
     await run_in_threadpool(
         attempts.report_result, context.database, context.store, context.signals, context.settings, token, body
@@ -140,7 +146,7 @@ async def _receive(request: Request, writer: BlobWriter, limit: int) -> None:
     """Write the body in large pieces: a hop to a thread for every packet would cost more than the hashing."""
     size = 0
     pending = bytearray()
-    async for chunk in request.stream():
+    async for chunk in _chunks(request):
         size += len(chunk)
         if size > limit:
             raise TooLargeError(f"{limit} bytes were left for the outputs of this attempt; nothing was kept")
@@ -153,22 +159,57 @@ async def _receive(request: Request, writer: BlobWriter, limit: int) -> None:
 
 async def _body(request: Request, limit: int) -> bytes:
     data = bytearray()
-    chunks: AsyncIterator[bytes] = request.stream()
-    async for chunk in chunks:
+    async for chunk in _chunks(request):
         data += chunk
         if len(data) > limit:
             raise TooLargeError(f"this call takes at most {limit} bytes")
     return bytes(data)
 
 
-async def _json(request: Request) -> dict[str, object]:
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
     try:
-        value = json.loads(await _body(request, MAX_JSON))
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect as error:
+        raise BadInputError("the connection ended in the middle of the body; nothing was kept") from error
+
+
+async def _json(request: Request, limit: int) -> dict[str, object]:
+    try:
+        value = json.loads(await _body(request, limit), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise BadInputError(f"the body is not JSON: {str(error)[:200]}") from error
     if not isinstance(value, dict):
         raise BadInputError("the body is JSON, but not an object")
+    if _is_deep(value):
+        raise BadInputError(f"the body is JSON with more than {MAX_DEPTH} levels")
     return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """NaN and Infinity are Python's own; no database keeps them as JSON."""
+    raise ValueError(f"{name} is no JSON")
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        lists = [item for item in level if isinstance(item, list)]
+        objects = [item for item in level if isinstance(item, dict)]
+        level = [child for item in lists for child in item]
+        level += [child for item in objects for child in item.values()]
+    return bool(level)
+
+
+def _check_piece(limits: LimitSettings, seq: int, offset: int, size: int) -> None:
+    """Raise for a piece that no log of ours has, before anything of it is kept."""
+    if seq < 0 or offset < 0 or size == 0:
+        raise BadInputError("a piece of log has a number and an offset from 0 on, and at least one byte")
+    if offset + size > limits.log_bytes + MAX_LOG_PIECE or seq > MAX_PIECES_A_SECOND * (limits.job_seconds + 60):
+        raise TooLargeError(
+            f"the log of an attempt has at most {limits.log_bytes} bytes, in at most {MAX_PIECES_A_SECOND} pieces "
+            "a second; the runner keeps its head and tail"
+        )
 
 
 def _nonce(value: object) -> str:
@@ -185,6 +226,6 @@ def _blobs(value: object) -> list[Blob]:
 
 def _blob(item: object) -> Blob:
     digest, size = (item.get("digest"), item.get("size")) if isinstance(item, dict) else (None, None)
-    if not isinstance(digest, str) or not isinstance(size, int) or size < 0:
+    if not isinstance(digest, str) or type(size) is not int or size < 0:
         raise BadInputError("blobs: an item needs a digest and a size in bytes")
     return Blob(parse_digest(digest), size)

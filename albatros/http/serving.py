@@ -72,5 +72,6 @@ class WebServer:
         # Live streams end by themselves only after an hour.
         self._app.state.hub.close()
         self._server.should_exit = True
-        self._thread.join(STOP_SECONDS + 5)
+        if self._thread.ident is not None:
+            self._thread.join(STOP_SECONDS + 5)
         self._sock.close()

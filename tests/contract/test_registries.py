@@ -1,4 +1,4 @@
-"""What every registry promises: a directory, Debian's docker-registry, and the registry of the fault tests."""
+"""What every registry promises: a directory, Debian's docker-registry, and the two fakes of other tests."""
 
 import threading
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ from albatros.registries.opening import open_registry
 from tests.services.registry import RegistryServer
 from tests.support.archives import Archive, elf, layer, source
 from tests.support.faulty_registry import faulty_registry
+from tests.support.memory_registry import MemoryRegistry
 from tests.support.stores import MemoryStore
 
 NAME = "alba/hello"
@@ -27,16 +28,18 @@ DATA = b"some bytes of a layer" * 5000
 BLOB = Blob(digest_of(DATA), len(DATA))
 
 
-@pytest.fixture(params=["dir", "docker-registry", "memory"])
+@pytest.fixture(params=["dir", "docker-registry", "http-fake", "fake"])
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
     if request.param == "docker-registry":
         server: RegistryServer = request.getfixturevalue("registry_server")
         yield from opened(f"{server.url}/prefix")
     elif request.param == "dir":
         yield from opened(f"dir:{tmp_path / 'registry'}")
-    else:
+    elif request.param == "http-fake":
         with faulty_registry() as memory:
             yield from opened(memory.url)
+    else:
+        yield MemoryRegistry()
 
 
 def opened(url: str) -> Iterator[Registry]:
