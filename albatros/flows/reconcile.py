@@ -23,13 +23,15 @@ from albatros.db.writer import Writer
 from albatros.domain.inbound import Head, HeadMoved, Inbound, RepoInfo
 from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, matches_any
 from albatros.domain.states import Trigger
-from albatros.errors import AlbatrosError, DatabaseUnavailableError, ForgeError
+from albatros.errors import AlbatrosError, DatabaseUnavailableError, ForgeError, ForgeUnavailableError
 from albatros.flows import receive
 from albatros.forges.base import Forge
 from albatros.log import get_logger
 from albatros.settings import Settings
 
 MAX_REF_SHOWN = 80
+MAX_UNREACHABLE = 3
+"""Repos that one look may wait for in vain before it leaves a forge for the next time."""
 HEADS_AT_ONCE = 500
 _log = get_logger(__name__)
 
@@ -55,8 +57,7 @@ def reconcile(settings: Settings, database: Database, writer: Writer, forges: Ma
     result = Reconciled()
     for forge in forges.values():
         try:
-            for info in _allowed_repos(settings, database, forge):
-                _guarded(settings, database, writer, forge, info, result)
+            _reconcile_forge(settings, database, writer, forge, result)
         except ForgeError as error:
             _fail(result, forge, "", error)
     if result.builds:
@@ -64,15 +65,18 @@ def reconcile(settings: Settings, database: Database, writer: Writer, forges: Ma
     return result
 
 
-def _guarded(
-    settings: Settings, database: Database, writer: Writer, forge: Forge, info: RepoInfo, result: Reconciled
-) -> None:
-    try:
-        result.builds += _reconcile_repo(settings, database, writer, forge, info)
-    except DatabaseUnavailableError:
-        raise
-    except AlbatrosError as error:
-        _fail(result, forge, info.full_name, error)
+def _reconcile_forge(settings: Settings, database: Database, writer: Writer, forge: Forge, result: Reconciled) -> None:
+    unreachable = 0
+    for info in _allowed_repos(settings, database, forge):
+        try:
+            result.builds += _reconcile_repo(settings, database, writer, forge, info)
+        except DatabaseUnavailableError:
+            raise
+        except AlbatrosError as error:
+            _fail(result, forge, info.full_name, error)
+            unreachable += isinstance(error, ForgeUnavailableError)
+        if unreachable >= MAX_UNREACHABLE:
+            return
 
 
 def _fail(result: Reconciled, forge: Forge, repo: str, error: AlbatrosError) -> None:

@@ -87,7 +87,7 @@ def _settle_left_over(session: Session, build: Build) -> None:
     left_over = [report.context for report in shown if report.context != AGGREGATE and report.build_id < build.id]
     if not left_over:
         return
-    jobs = session.execute(select(Job.attributes, Job.state).where(Job.build_id == build.id)).tuples().all()
+    jobs = session.execute(select(Job.attributes, Job.state).where(Job.build_id == build.id)).all()
     done = {f"{AGGREGATE}/{name}" for names, state in jobs if state is JobState.SUCCEEDED for name in names}
     for context in left_over:
         state = BuildState.SUCCEEDED if context in done else build.state
