@@ -241,4 +241,8 @@ def _tails(context: AppContext, attempts: Mapping[int, Attempt]) -> dict[int, tu
 
 def _log(context: AppContext, attempt: Attempt, first: int | None) -> LogView:
     chunks = logs.stream(context.database, context.store, attempt.id)
-    return log_view(attempt, logtext.tail(chunks) if first is None else logtext.window(chunks, first))
+    try:
+        shown = logtext.tail(chunks) if first is None else logtext.window(chunks, first)
+    except NotFoundError as error:
+        return LogView(logtext.NOTHING, gone=error.detail)
+    return log_view(attempt, shown)

@@ -9,7 +9,7 @@ from datetime import datetime
 from albatros.db.models import Artifact, Attempt, Job
 from albatros.domain.states import OPEN_ATTEMPTS, JobState, is_end
 from albatros.http.build_views import ArtifactLine, artifact_lines, platform_of
-from albatros.http.logtext import MAX_LINES, LogSize, LogWindow
+from albatros.http.logtext import MAX_LINES, NOTHING, LogWindow
 from albatros.http.views import Moment, StateView, duration, format_bytes, moment, repo_path, state_view
 
 _HINTS = {
@@ -62,6 +62,8 @@ class LogView:
     earlier: str = ""
     later: str = ""
     tail: str = ""
+    gone: str = ""
+    """Why a log that there was is no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ def _attempt(attempt: Attempt, now: datetime) -> AttemptLine:
     )
 
 
-NO_LOG = LogView(LogWindow(1, (), LogSize()))
+NO_LOG = LogView(NOTHING)
 
 
 def log_view(attempt: Attempt, shown: LogWindow) -> LogView:

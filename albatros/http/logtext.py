@@ -60,6 +60,9 @@ class LogWindow:
         return self.first + len(self.lines) - 1
 
 
+NOTHING = LogWindow(1, (), LogSize())
+
+
 def plain_text(line: bytes) -> str:
     """One line without colours and control characters; what a carriage return overwrote is gone, as on a terminal."""
     text = _ESCAPES.sub("", line.decode("utf-8", "replace")).rstrip("\r").rpartition("\r")[2]

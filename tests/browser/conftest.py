@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome
 
+from tests.support.api import Api
 from tests.support.chromium import chromium
-from tests.support.web import Site, seeded_site
+from tests.support.site import seeded_site
 from tests.tools import require
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
+def site() -> Iterator[Api]:
     require("chromium")
     with tempfile.TemporaryDirectory() as data, seeded_site(Path(data)) as running:
         yield running
@@ -43,7 +44,7 @@ def without_javascript() -> Iterator[Chrome]:
 
 
 @pytest.fixture
-def open_page(site: Site, browser: Chrome) -> Callable[[str], Chrome]:
+def open_page(site: Api, browser: Chrome) -> Callable[[str], Chrome]:
     def opened(path: str) -> Chrome:
         browser.get(site.url + path)
         return browser

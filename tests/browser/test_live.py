@@ -14,8 +14,8 @@ from albatros.db.models import Attempt, Job
 from albatros.db.session import now
 from albatros.db.signals import Topic
 from albatros.domain.states import AttemptState, JobState
+from tests.support.api import Api
 from tests.support.seed import another_running_job
-from tests.support.web import Site
 from tests.tools import needs
 
 pytestmark = needs("chromium")
@@ -27,20 +27,20 @@ PATIENCE_SECONDS = 30
 class Runner:
     """Writes the log of one running job as its runner would."""
 
-    site: Site
+    site: Api
     job_id: int
     attempt_id: str
     pieces: int
 
     def say(self, text: str) -> None:
-        with self.site.database.write() as session:
+        with self.site.context.database.write() as session:
             attempt = session.get_one(Attempt, self.attempt_id)
             logs.append(session, self.attempt_id, self.pieces, attempt.log_bytes, text.encode())
         self.pieces += 1
         self.site.context.signals.notify(Topic.WATCHERS)
 
     def succeed(self) -> None:
-        with self.site.database.write() as session:
+        with self.site.context.database.write() as session:
             attempt, job = session.get_one(Attempt, self.attempt_id), session.get_one(Job, self.job_id)
             attempt.state, attempt.ended_at = AttemptState.SUCCEEDED, now()
             job.state, job.ended_at = JobState.SUCCEEDED, now()
@@ -49,8 +49,8 @@ class Runner:
 
 
 @pytest.fixture
-def runner(site: Site) -> Runner:
-    job_id, attempt_id = another_running_job(site.database)
+def runner(site: Api) -> Runner:
+    job_id, attempt_id = another_running_job(site.context.database)
     return Runner(site, job_id, attempt_id, pieces=1)
 
 
@@ -94,8 +94,8 @@ def test_a_line_that_was_not_whole_is_not_shown_twice(runner: Runner, open_page:
     assert sum("first half" in line for line in log_lines(browser)) == 1
 
 
-def test_the_page_of_a_build_follows_its_jobs(runner: Runner, open_page: Opened, site: Site) -> None:
-    with site.database.read() as session:
+def test_the_page_of_a_build_follows_its_jobs(runner: Runner, open_page: Opened, site: Api) -> None:
+    with site.context.database.read() as session:
         build_id = session.get_one(Job, runner.job_id).build_id
     browser = open_page(f"/builds/{build_id}")
 
@@ -124,7 +124,7 @@ def plain(without_javascript: Chrome) -> Chrome:
     return without_javascript
 
 
-def test_everything_is_there_without_javascript(site: Site, plain: Chrome) -> None:
+def test_everything_is_there_without_javascript(site: Api, plain: Chrome) -> None:
     plain.get(f"{site.url}/jobs/{site.seeded.failed_job}")
     assert any("store/tides.go:41:19" in line for line in log_lines(plain))
     plain.get(f"{site.url}/jobs/{site.seeded.running_job}")

@@ -9,8 +9,8 @@ from selenium.webdriver.support.select import Select
 
 from albatros.db import tokens
 from albatros.domain.access import Scope, new_token
+from tests.support.api import Api
 from tests.support.chromium import DESKTOP, PHONE, prefer, resize
-from tests.support.web import Site
 from tests.tools import needs
 
 pytestmark = needs("chromium")
@@ -47,7 +47,7 @@ return found.sort((x, y) => x[0] - y[0]);
 """
 
 
-def paths(site: Site) -> list[str]:
+def paths(site: Api) -> list[str]:
     seeded = site.seeded
     return [
         "/",
@@ -89,7 +89,7 @@ def test_builds_are_filtered_by_a_form(open_page: Opened) -> None:
     assert browser.find_element(By.NAME, "repo").get_attribute("value") == "alba/hello"
 
 
-def test_a_build_shows_its_way_its_image_and_where_it_is_published(site: Site, open_page: Opened) -> None:
+def test_a_build_shows_its_way_its_image_and_where_it_is_published(site: Api, open_page: Opened) -> None:
     browser = open_page(f"/builds/{site.seeded.published}")
     assert text_of(browser, "h1") == "Say hello on four platforms"
     assert "succeeded" in text_of(browser, ".reason")
@@ -110,19 +110,19 @@ def test_a_build_shows_its_way_its_image_and_where_it_is_published(site: Site, o
     assert len([text for text in texts_of(browser, ".card .tag") if text.startswith("linux/")]) == 4
 
 
-def test_a_failed_build_shows_why(site: Site, open_page: Opened) -> None:
+def test_a_failed_build_shows_why(site: Api, open_page: Opened) -> None:
     browser = open_page(f"/builds/{site.seeded.failed}")
     assert "packages.armv6l-linux.driftnote failed" in text_of(browser, ".reason")
     assert "store/tides.go:41:19" in text_of(browser, ".jobs .tail pre")
 
 
-def test_nothing_is_said_on_the_console(site: Site, browser: Chrome) -> None:
+def test_nothing_is_said_on_the_console(site: Api, browser: Chrome) -> None:
     for path in paths(site):
         browser.get(site.url + path)
         assert browser.get_log("browser") == [], path  # type: ignore[no-untyped-call]  # selenium has no types for it
 
 
-def test_every_page_has_landmarks_names_and_one_heading(site: Site, browser: Chrome) -> None:
+def test_every_page_has_landmarks_names_and_one_heading(site: Api, browser: Chrome) -> None:
     for path in paths(site):
         browser.get(site.url + path)
         assert len(browser.find_elements(By.TAG_NAME, "h1")) == 1, path
@@ -132,7 +132,9 @@ def test_every_page_has_landmarks_names_and_one_heading(site: Site, browser: Chr
             "main",
             "contentinfo",
         ]
-        for control in browser.find_elements(By.CSS_SELECTOR, "a, button, input:not([type=hidden], [hidden]), select, nav"):
+        for control in browser.find_elements(
+            By.CSS_SELECTOR, "a, button, input:not([type=hidden], [hidden]), select, nav"
+        ):
             assert control.accessible_name, (path, control.get_attribute("outerHTML"))
         unnamed = browser.find_elements(By.CSS_SELECTOR, "img:not([alt])")
         assert unnamed == [], path
@@ -155,7 +157,7 @@ def scheme(request: pytest.FixtureRequest, browser: Chrome) -> Iterator[str]:
     prefer(browser, "light")
 
 
-def test_text_stands_out_in_light_and_dark(site: Site, browser: Chrome, scheme: str) -> None:
+def test_text_stands_out_in_light_and_dark(site: Api, browser: Chrome, scheme: str) -> None:
     for path in paths(site):
         browser.get(site.url + path)
         (least, text), *_ = browser.execute_script(CONTRASTS)
@@ -169,7 +171,7 @@ def test_dark_is_dark(open_page: Opened, browser: Chrome, scheme: str) -> None:
     assert (red < 64) == (scheme == "dark")
 
 
-def test_a_phone_needs_no_sideways_scrolling(site: Site, browser: Chrome) -> None:
+def test_a_phone_needs_no_sideways_scrolling(site: Api, browser: Chrome) -> None:
     resize(browser, PHONE)
     try:
         for path in paths(site):
@@ -180,9 +182,9 @@ def test_a_phone_needs_no_sideways_scrolling(site: Site, browser: Chrome) -> Non
         resize(browser, DESKTOP)
 
 
-def test_a_token_opens_what_is_private_until_the_logout(site: Site, open_page: Opened) -> None:
+def test_a_token_opens_what_is_private_until_the_logout(site: Api, open_page: Opened) -> None:
     token = new_token()
-    with site.database.write() as session:
+    with site.context.database.write() as session:
         tokens.create(session, "ines", token, Scope.READ, None)
     path = f"/builds/{site.seeded.private}"
     browser = open_page(path)

@@ -1,4 +1,4 @@
-// The live parts. Every page is complete without this: here it only follows what happens next.
+// The live parts: every page is complete without them.
 
 const MAX_LINES = 5000; // that stay on the page
 const MAX_LINE = 4096; // characters
@@ -21,7 +21,8 @@ function ago(seconds) {
 
 function tellTimes(page) {
   for (const time of page.querySelectorAll("time")) {
-    time.textContent = ago((Date.now() - Date.parse(time.dateTime)) / 1000);
+    const text = ago((Date.now() - Date.parse(time.dateTime)) / 1000);
+    if (time.textContent !== text) time.textContent = text;
   }
 }
 
@@ -105,7 +106,7 @@ function append(lines) {
     row.id = `L${log.next}`;
     link.href = `#${row.id}`;
     link.textContent = log.next++;
-    const text = line.slice(0, MAX_LINE).replace(ESCAPES, "").replace(/\r+$/, "").replace(/^.*\r/, "");
+    const text = line.slice(0, MAX_LINE).replace(ESCAPES, "").replace(/^.*\r(?!\r*$)|\r+$/g, "");
     row.append(link, text.replace(UNSEEN, ""));
     log.box.append(row);
   }
