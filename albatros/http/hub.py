@@ -125,6 +125,7 @@ class Hub:
         for stream in streams:
             stream.closed = True
             stream.wake()
+        self._signals.notify(Topic.WATCHERS)
 
     def _run(self) -> None:
         pause = threading.Event()

@@ -29,6 +29,7 @@ class Api:
     """Clients of one server, and what is behind it."""
 
     url: str
+    server: WebServer
     context: AppContext
     store: MemoryStore
     seeded: Seeded
@@ -77,7 +78,7 @@ def seeded_api(database: Database, data: Path, *, public: bool = False) -> Itera
     server.start()
     try:
         with ExitStack() as clients:
-            yield Api(url, context, store, seeded, _tokens(database), forges, clients)
+            yield Api(url, server, context, store, seeded, _tokens(database), forges, clients)
     finally:
         server.stop()
         writer.close()

@@ -70,14 +70,14 @@ def test_no_answer_is_a_page_that_another_site_can_use(api: Api) -> None:
     assert api.anybody.get("/docs").status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [("GET", "/api/v1/nothing", 404), ("DELETE", "/api/v1/builds", 405), ("GET", "/api/v1/builds/1/cancel", 405)],
-)
-def test_what_is_not_there_is_a_problem(api: Api, method: str, path: str, status: int) -> None:
-    answer = api.reader.request(method, path)
-    assert answer.status_code == status
-    assert is_problem(answer)
+def test_what_is_not_there_is_a_problem(api: Api) -> None:
+    for method, path, status in (
+        ("GET", "/api/v1/nothing", 404),
+        ("DELETE", "/api/v1/builds", 405),
+        ("GET", "/api/v1/builds/1/cancel", 405),
+    ):
+        answer = api.reader.request(method, path)
+        assert (answer.status_code, is_problem(answer)) == (status, True), path
 
 
 HOSTILE = [

@@ -112,18 +112,13 @@ def test_trigger_builds_the_head_that_the_forge_names(api: Api, forge: MemoryFor
     assert build.state is BuildState.QUEUED
 
 
-@pytest.mark.parametrize(
-    ("path", "ref", "status"),
-    [
+def test_trigger_refuses_what_cannot_or_may_not_be_built(api: Api, forge: MemoryForge) -> None:
+    api.forges["home"] = forge
+    for path, ref, status in (
         ("home/alba/hello", "none", 404),
         ("home/alba/none", "main", 404),
         ("none/alba/hello", "main", 404),
         ("home/stranger/thing", "main", 403),
-    ],
-)
-def test_trigger_refuses_what_cannot_or_may_not_be_built(
-    api: Api, forge: MemoryForge, path: str, ref: str, status: int
-) -> None:
-    api.forges["home"] = forge
-    answer = api.writer.post(f"/api/v1/repos/{path}/builds", json={"ref": ref})
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    ):
+        answer = api.writer.post(f"/api/v1/repos/{path}/builds", json={"ref": ref})
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), path
