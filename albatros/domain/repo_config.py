@@ -113,7 +113,7 @@ def _image(name: str, table: Mapping[str, object]) -> ImageConfig:
         )
     return ImageConfig(
         name=name,
-        output=_attribute(_text(table, "output", where) or name, where + "output"),
+        output=_output(table, name, where),
         binary=_inner_path(_text(table, "binary", where), where + "binary"),
         registry_name=registry_name,
         platforms=_platforms(_texts(table, "platforms", where) or (), where),
@@ -126,7 +126,7 @@ def _image(name: str, table: Mapping[str, object]) -> ImageConfig:
 def _artifact(name: str, table: Mapping[str, object]) -> str:
     where = f"artifacts.{name}."
     _known(table, ("output",), where)
-    return _attribute(_text(table, "output", where) or name, where + "output")
+    return _output(table, name, where)
 
 
 def _limits(table: Mapping[str, object]) -> LimitConfig:
@@ -150,9 +150,11 @@ def _tag_kinds(values: tuple[str, ...] | None, where: str) -> tuple[TagKind, ...
     return tuple(TagKind(value) for value in values)
 
 
-def _attribute(value: str, where: str) -> str:
+def _output(table: Mapping[str, object], name: str, where: str) -> str:
+    given = _text(table, "output", where)
+    value = name if given is None else given
     if not _ATTRIBUTE.fullmatch(value):
-        raise EvaluationError(f".albatros.toml: {where} = {value!r} is no attribute name of a flake")
+        raise EvaluationError(f".albatros.toml: {where}output = {value!r} is no attribute name of a flake")
     return value
 
 
