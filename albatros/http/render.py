@@ -79,10 +79,18 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["sentence"] = sentence
     environment.globals.update(static=_static_url, version=__version__, event_kinds=EVENT_KINDS)
     for name in environment.list_templates():
         environment.get_template(name)
     return environment
+
+
+def sentence(text: str) -> str:
+    """A message as a sentence: errors begin small, since they are also printed after a colon."""
+    first = text.split(" ", 1)[0]
+    begun = text[:1].upper() + text[1:] if first.isalpha() else text
+    return begun if not begun or "\n" in begun or begun[-1] in ".!?…" else f"{begun}."
 
 
 def _static_url(name: str) -> str:
@@ -103,7 +111,9 @@ def error_page(request: Request, status: HTTPStatus, title: str, detail: str) ->
     if status is HTTPStatus.UNAUTHORIZED and request.method == "GET":
         target = path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/login?next={quote(target)}", HTTPStatus.SEE_OTHER)
-    return page("error.html", viewer=Viewer(), status=status, code=int(status), title=title, detail=detail)
+    return page(
+        "error.html", viewer=Viewer(), here="error", status=status, code=int(status), title=title, detail=detail
+    )
 
 
 def wants_html(request: Request) -> bool:

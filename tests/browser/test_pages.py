@@ -103,7 +103,7 @@ def test_a_build_shows_its_way_its_image_and_where_it_is_published(site: Api, op
     ]
     digest = text_of(browser, ".digest")
     assert digest.startswith("sha256:")
-    assert text_of(browser, ".command").endswith(f"docker pull registry.example.org/alba/hello@{digest}")
+    assert text_of(browser, ".command").endswith(f"docker pull hub.example.org/alba/hello@{digest}")
     rows = texts_of(browser, "tbody tr")
     assert len(rows) == 4
     assert all("published" in row for row in rows)

@@ -49,7 +49,7 @@ def seed_settings(data: str) -> Settings:
                 }
             ],
             "registries": [
-                {"name": "hub", "url": "docker://registry.example.org/alba", "names": ["{repo}"]},
+                {"name": "hub", "url": "docker://hub.example.org/alba", "names": ["{repo}"]},
                 {"name": "static", "url": "dir:/srv/registry"},
             ],
         }
@@ -126,7 +126,7 @@ def _retrying(seeder: Seeder, repo: Repo, seeded: Seeded) -> None:
     for job in seeder.jobs(build, "lighthouse", FOUR):
         seeder.attempt(job, BUILT.format(name="lighthouse", drv=job.drv_path))
     image = seeder.image(build, "lighthouse")
-    down = "registry.example.org refused the connection; is it up?"
+    down = "hub.example.org refused the connection; is it up?"
     for tag in ("1.4.0", "latest"):
         seeder.publication(image, "hub", "lighthouse", tag, PublicationState.PENDING, down, tries=3)
         seeder.publication(image, "static", "alba/lighthouse", tag, PublicationState.PUBLISHED)

@@ -197,8 +197,8 @@ class Seeder:
             message=message,
             tries=tries,
             next_try_at=self.clock + timedelta(seconds=95),
-            bytes_sent=1_402_113 if there else 0,
-            bytes_skipped=3_882_800 if there else 0,
+            bytes_sent=1_402_113 if there and tag == "main" else 0,
+            bytes_skipped=(image.size - (1_402_113 if tag == "main" else 0)) if there else 0,
             created_at=image.created_at,
             ended_at=image.created_at if there else None,
         )

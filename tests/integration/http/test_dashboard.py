@@ -162,7 +162,7 @@ def test_what_others_wrote_is_only_text(public_api: Api) -> None:
 
 def test_publications_tell_what_they_wait_for(public_api: Api) -> None:
     text = public_api.anybody.get(f"/builds/{public_api.seeded.retrying}", headers=HTML).text
-    assert "registry.example.org refused the connection; is it up?" in text
+    assert "hub.example.org refused the connection; is it up?" in text
     assert "try 4" in text
     assert "2 of 4 published" in text
     assert "docker pull" not in text
@@ -175,7 +175,7 @@ def test_a_superseded_publication_can_be_pulled_by_digest_alone(public_api: Api)
             row.state = PublicationState.SUPERSEDED
         digest = session.scalars(select(Image.digest).where(Image.build_id == build)).one()
     text = public_api.anybody.get(f"/builds/{build}", headers=HTML).text
-    assert f"docker pull registry.example.org/alba/hello@{digest}" in text
+    assert f"docker pull hub.example.org/alba/hello@{digest}" in text
     assert "superseded" in text
 
 

@@ -6,6 +6,7 @@ import pytest
 from albatros.domain.states import AttemptState, BuildState, JobState, PublicationState, Reason
 from albatros.http import views
 from albatros.http.job_views import _HINTS as JOB_HINTS
+from albatros.http.render import sentence
 from albatros.http.views import Tone
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC).replace(tzinfo=None)
@@ -89,3 +90,17 @@ def test_sizes(size: int, text: str) -> None:
 def test_refs(ref: str, kind: str, name: str) -> None:
     shown = views.ref_view(ref)
     assert (shown.kind, shown.name, shown.full) == (kind, name, ref)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("cancelled by Ines", "Cancelled by Ines."),
+        ("packages.x86_64-linux.hello failed", "packages.x86_64-linux.hello failed."),
+        ("is it up?", "Is it up?"),
+        ("error: a trace\n  of lines", "error: a trace\n  of lines"),
+        ("", ""),
+    ],
+)
+def test_a_message_is_a_sentence(message: str, shown: str) -> None:
+    assert sentence(message) == shown

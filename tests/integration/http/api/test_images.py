@@ -28,7 +28,7 @@ def test_pages_of_images_hold_each_once(api: Api) -> None:
 
 def test_registries_are_named_with_what_may_be_published(api: Api) -> None:
     hub, static = api.reader.get("/api/v1/registries").json()["items"]
-    assert (hub["name"], hub["url"], hub["names"]) == ("hub", "docker://registry.example.org/alba", ["{repo}"])
+    assert (hub["name"], hub["url"], hub["names"]) == ("hub", "docker://hub.example.org/alba", ["{repo}"])
     assert static["url"] == "dir:/srv/registry"
     assert {key for one in (hub, static) for key in one} == {
         "name",
@@ -51,4 +51,10 @@ def test_registries_are_named_with_what_may_be_published(api: Api) -> None:
     ],
 )
 def test_an_address_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
-    assert redacted(url) == shown
+    assert redacted(url, paths=True) == shown
+
+
+def test_a_directory_is_told_to_who_has_a_token_alone(public_api: Api) -> None:
+    assert redacted("dir:/srv/registry", paths=False) == "dir:"
+    assert "/srv/registry" not in public_api.anybody.get("/api/v1/registries").text
+    assert "/srv/registry" in public_api.reader.get("/api/v1/registries").text
