@@ -75,6 +75,7 @@ def fake_gitea() -> Iterator[FakeGitea]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 1 << 16  # header and body in one packet, or each call waits for a delayed acknowledgement
 
         def _serve(self) -> None:
             split = urlsplit(self.path)

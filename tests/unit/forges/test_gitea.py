@@ -1,0 +1,215 @@
+"""Gitea: recorded webhooks, payloads with anything in any place, and an API that misbehaves."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from albatros.domain.inbound import HeadMoved, RepoInfo
+from albatros.domain.states import BuildState, Trigger
+from albatros.errors import BadInputError, ForgeError, ForgeUnavailableError, NotFoundError
+from albatros.forges import rest
+from albatros.forges.base import CommitStatus
+from albatros.forges.gitea import GiteaForge
+from albatros.settings import ForgeKind, ForgeSettings
+from tests.support.fake_gitea import FakeGitea, FakeRepo, fake_gitea
+
+RECORDED = Path(__file__).parents[2] / "fixtures/webhooks/gitea-1.26.0"
+COMMIT = "2c30b63d8c7f9c3ae69965cc687aa4b054d4bec9"
+STATUS = CommitStatus(COMMIT, "albatros", BuildState.FAILED, "text", "https://ci.example.org/builds/1")
+
+
+def forge_at(url: str, token: str = "") -> GiteaForge:
+    return GiteaForge(
+        ForgeSettings(
+            name="home", kind=ForgeKind.GITEA, url=url, token=SecretStr(token), webhook_secret=SecretStr("s3cret")
+        )
+    )
+
+
+FORGE = forge_at("https://git.example.org/")
+
+
+def recorded(name: str) -> tuple[dict[str, str], bytes]:
+    pairs = (line.split(": ", 1) for line in (RECORDED / f"{name}.headers").read_text().splitlines())
+    return {key.lower(): value for key, value in pairs}, (RECORDED / f"{name}.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["push", "create", "pull_request"])
+def test_recorded_signatures_hold(name: str) -> None:
+    FORGE.verify(*recorded(name))
+
+
+def test_recorded_push() -> None:
+    inbound = FORGE.parse(*recorded("push"))
+    assert inbound.delivery_id == "94a7fec3-b31e-4da9-986a-05998ddb339a"
+    assert inbound.repo == RepoInfo("alba", "hello", private=False, default_branch="main")
+    assert inbound.moves == (HeadMoved("refs/heads/feat", None, COMMIT, Trigger.PUSH, "alba", "add b"),)
+
+
+@pytest.mark.parametrize("name", ["create", "pull_request"])
+def test_recorded_events_without_a_build(name: str) -> None:
+    inbound = FORGE.parse(*recorded(name))
+    assert inbound.event == name
+    assert inbound.moves == ()
+    assert inbound.ignored
+
+
+def test_delete_event_deletes_the_head() -> None:
+    headers, body = recorded("create")
+    inbound = FORGE.parse({**headers, "x-gitea-event": "delete"}, body)
+    assert inbound.moves == (HeadMoved("refs/heads/feat", None, None, Trigger.PUSH, "alba"),)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=30) | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = (
+    ("ref",),
+    ("before",),
+    ("after",),
+    ("head_commit",),
+    ("head_commit", "id"),
+    ("head_commit", "message"),
+    ("head_commit", "author"),
+    ("pusher",),
+    ("pusher", "login"),
+    ("commits",),
+    ("repository",),
+    ("repository", "full_name"),
+    ("repository", "private"),
+    ("repository", "default_branch"),
+)
+REMOVED = object()
+
+
+def with_field(body: bytes, path: tuple[str, ...], value: object) -> bytes:
+    data: dict[str, Any] = json.loads(body)
+    place = data
+    for key in path[:-1]:
+        place = place[key]
+    if value is REMOVED:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return json.dumps(data).encode()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(FIELDS), JSON | st.just(REMOVED), st.sampled_from(["push", "delete", "create"]))
+def test_any_value_in_any_field_is_read_or_refused(path: tuple[str, ...], value: object, event: str) -> None:
+    headers, body = recorded("push")
+    try:
+        inbound = FORGE.parse({**headers, "x-gitea-event": event}, with_field(body, path, value))
+    except BadInputError:
+        return
+    for move in inbound.moves:
+        for text in (move.ref, move.author, move.title):
+            text.encode("utf-8")
+            assert "\x00" not in text
+        assert len(move.author) <= 255
+        assert len(move.title) <= 255
+
+
+def test_ten_thousand_commits_and_long_texts_are_read() -> None:
+    headers, body = recorded("push")
+    body = with_field(body, ("commits",), [{"id": COMMIT, "message": "x" * 1000}] * 10_000)
+    body = with_field(body, ("head_commit", "message"), "y" * 1_000_000)
+    (move,) = FORGE.parse(headers, body).moves
+    assert len(move.title) <= 255
+
+
+def test_addresses_in_a_payload_are_never_used() -> None:
+    headers, body = recorded("push")
+    body = with_field(body, ("repository", "clone_url"), "https://evil.example.org/x.git")
+    assert FORGE.parse(headers, body).repo is not None
+    assert FORGE.clone_source("alba", "hello").url == "https://git.example.org/alba/hello.git"
+
+
+def test_the_token_is_beside_the_clone_address_and_in_no_text() -> None:
+    source = forge_at("https://git.example.org", "t0ken-of-the-forge").clone_source("alba", "hello")
+    assert (source.url, source.password) == ("https://git.example.org/alba/hello.git", "t0ken-of-the-forge")
+    assert "t0ken" not in repr(source)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeGitea]:
+    with fake_gitea() as fake:
+        fake.repos["alba/hello"] = FakeRepo(commits={COMMIT}, branches={"main": COMMIT})
+        yield fake
+
+
+@pytest.fixture
+def forge(fake: FakeGitea) -> Iterator[GiteaForge]:
+    forge = forge_at(fake.url, fake.token)
+    yield forge
+    forge.close()
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
+def test_answers_that_may_get_better(fake: FakeGitea, forge: GiteaForge, status: int) -> None:
+    fake.answer = (status, {}, b"oops")
+    with pytest.raises(ForgeUnavailableError, match=str(status)):
+        forge.post_status("alba", "hello", STATUS)
+    fake.answer = None
+    forge.post_status("alba", "hello", STATUS)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422])
+def test_answers_that_are_for_good(fake: FakeGitea, forge: GiteaForge, status: int) -> None:
+    fake.answer = (status, {}, b'{"message": "because\\nof it"}')
+    with pytest.raises(ForgeError, match=str(status)) as raised:
+        forge.post_status("alba", "hello", STATUS)
+    assert not isinstance(raised.value, ForgeUnavailableError)
+    assert "because" in raised.value.detail
+    assert fake.token not in raised.value.detail
+
+
+def test_redirects_are_not_followed(fake: FakeGitea, forge: GiteaForge) -> None:
+    with fake_gitea() as other:
+        fake.answer = (307, {"Location": f"{other.url}/api/v1/repos/alba/hello"}, b"")
+        with pytest.raises(ForgeError, match="redirect"):
+            forge.describe("alba", "hello")
+        assert other.calls == []
+
+
+def test_nobody_there(fake: FakeGitea) -> None:
+    with pytest.raises(ForgeUnavailableError):
+        forge_at("http://127.0.0.1:1").head("alba", "hello", "refs/heads/main")
+    wrong = forge_at(fake.url, "another-token")
+    with pytest.raises(ForgeError, match="token"):
+        wrong.describe("alba", "hello")
+    wrong.close()
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"\xff", b"[" * 100_000, b"[]", b"{}", b'{"full_name": 1}', b"null"])
+def test_answers_that_cannot_be_read(fake: FakeGitea, forge: GiteaForge, answer: bytes) -> None:
+    fake.answer = (200, {}, answer)
+    with pytest.raises((ForgeError, NotFoundError)):
+        forge.describe("alba", "hello")
+
+
+def test_answers_without_end(fake: FakeGitea, forge: GiteaForge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "MAX_ANSWER", 1000)
+    fake.answer = (200, {}, b'"' + b"x" * 2000 + b'"')
+    with pytest.raises(ForgeError, match="more than 1000 bytes"):
+        forge.describe("alba", "hello")
+
+
+def test_pages_without_end(fake: FakeGitea, forge: GiteaForge) -> None:
+    fake.answer = (200, {}, json.dumps([{"name": "main", "commit": {"id": COMMIT}}]).encode())
+    with pytest.raises(ForgeError, match="pages"):
+        forge.heads("alba", "hello")
+    assert len(fake.calls) < 300
+
+
+def test_names_are_quoted_into_paths(fake: FakeGitea, forge: GiteaForge) -> None:
+    forge.head("alba", "hello", "refs/heads/a#b/c%d")
+    assert fake.calls == ["GET /api/v1/repos/alba/hello/branches/a%23b/c%25d"]
