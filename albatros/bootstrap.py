@@ -6,7 +6,7 @@ import fcntl
 import os
 import secrets
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import TextIOWrapper
@@ -81,13 +81,21 @@ class Server:
     """One server process on one data directory: its web part and its loops."""
 
     def __init__(
-        self, settings: Settings, *, roles: Collection[Role] = frozenset(Role), observe: Observer = ignore
+        self,
+        settings: Settings,
+        *,
+        roles: Collection[Role] = frozenset(Role),
+        observe: Observer = ignore,
+        private: Sequence[Path] = (),
     ) -> None:
-        """Build everything, take the data directory's lock, and listen; nothing runs yet. Raises ConfigError."""
+        """Build everything, take the data directory's lock, and listen; nothing runs yet. Raises ConfigError.
+
+        `private` are files that hold secrets and lie outside the data directory.
+        """
         register_secrets(settings.secrets())
         self._roles = frozenset(roles)
         self._lock = _lock_data(settings.server.data)
-        self._parts = parts = _build_parts(settings)
+        self._parts = parts = _build_parts(settings, private)
         self._web = WebServer(create_app(_context(parts)), bind(settings.server.listen)) if self._is(Role.WEB) else None
         self._scheduler = _scheduler(parts, self.local_url)
         self._loops = self._scheduler_loops() + self._publisher_loops(observe)
@@ -191,7 +199,7 @@ class Server:
         return Loop(name, self._parts.signals, topic, step, idle)
 
 
-def _build_parts(settings: Settings) -> _Parts:
+def _build_parts(settings: Settings, private: Sequence[Path]) -> _Parts:
     data = settings.server.data
     prepare(settings.database_url)
     database = connect(settings.database_url)
@@ -204,7 +212,9 @@ def _build_parts(settings: Settings) -> _Parts:
         signals=signals,
         writer=Writer(database, signals),
         forges={item.name: build_forge(item) for item in settings.forges},
-        executor=LocalExecutor(settings.executor, data, bundle.content),
+        executor=LocalExecutor(
+            settings.executor, data, bundle.content, private, lambda: signals.notify(Topic.SCHEDULER)
+        ),
         bundle=bundle,
         key=_secret_file(data / "keys" / "attempt.key", _new_key),
         holder=_secret_file(data / "keys" / "server-id", _new_id).decode(),

@@ -31,6 +31,7 @@ LONGEST_PAUSE = 30.0
 MOST_DOUBLINGS = 5
 RENEW_SECONDS = 30.0
 HAND_BACK_SECONDS = 20.0
+LEFT_OVER_SECONDS = 30.0
 DRAIN_PAUSE = 0.1
 
 
@@ -102,6 +103,7 @@ class Scheduler:
         self._limits = limits
         self._told_to_stop: set[str] = set()
         self._ended: deque[RunnerEnded] = deque()
+        self._left_over: dict[str, float] = {}
 
     def step(self) -> bool:
         """One round; True when there may be more to do at once."""
@@ -110,6 +112,7 @@ class Scheduler:
         ended = self._note_ended()
         expired = settle.expire_leases(self._database, self._signals, self._limits)
         self._stop_unwanted()
+        self._kill_left_over()
         started = self._dispatcher.dispatch_due()
         return bool(planned or expired or started or ended)
 
@@ -168,6 +171,16 @@ class Scheduler:
         for attempt_id in unwanted - self._told_to_stop:
             self._executor.stop(attempt_id, kill=False)
             self._told_to_stop.add(attempt_id)
+
+    def _kill_left_over(self) -> None:
+        """A runner ends itself when it hears that its Attempt is closed; one that cannot must not keep its slot."""
+        at = time.monotonic()
+        closed = self._executor.alive() - set(attempts.running(self._database, self._executor.name))
+        self._left_over = {attempt_id: self._left_over.get(attempt_id, at) for attempt_id in closed}
+        for attempt_id, since in self._left_over.items():
+            if at - since > LEFT_OVER_SECONDS:
+                log.warning("a runner outlived its attempt and is killed", attempt=attempt_id)
+                self._executor.stop(attempt_id, kill=True)
 
 
 class PublisherRole:

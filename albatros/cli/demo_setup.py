@@ -8,12 +8,12 @@ import secrets
 import shutil
 import stat
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from albatros.assets import deploy_dir, examples_dir
 from albatros.errors import AlbatrosError, UsageError
+from albatros.executors.isolation import reachable_by_others
 from albatros.settings import (
     ExecutorSettings,
     ForgeKind,
@@ -26,6 +26,7 @@ from albatros.settings import (
 EXAMPLE = "hello-offline"
 IMAGE = "hello"
 BRANCH = "main"
+SHARED = Path("/var/tmp")  # noqa: S108 - what is found there is used only when it is ours
 COMPILER_PATHS = ("/bin", "/usr", "/lib", "/lib64")
 """What the example's builders see of this machine: its shell, its Go compiler, and the libraries of both."""
 _TOOLS = {"git": "apt-get install git", "nix": "apt-get install nix-bin", "go": "apt-get install golang-go"}
@@ -54,18 +55,17 @@ def check_tools() -> None:
 
 def prepare(root: Path) -> Place:
     """Make the demo's directories and repos below `root`, or use those of an earlier run."""
-    reachable = _reachable(root)
-    state = root if reachable else _shared_state(root)
+    git = (root if os.geteuid() != 0 or _reachable(root) else _shared_place(root)) / "git"
     place = Place(
         root=root,
-        data=state / "data",
-        git=state / "git",
-        bare=state / "git" / "demo" / f"{IMAGE}.git",
+        data=root / "data",
+        git=git,
+        bare=git / "demo" / f"{IMAGE}.git",
         work=root / IMAGE,
         registry=root / "registry",
         secret=root / "webhook.secret",
     )
-    for directory in (root, state, place.git, place.bare.parent):
+    for directory in (root, place.git, place.bare.parent):
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o755)
     if not place.secret.exists():
@@ -74,26 +74,32 @@ def prepare(root: Path) -> Place:
     return place
 
 
-def _reachable(path: Path) -> bool:
-    """The runner is another user when we are root: it must be able to enter every directory above its own."""
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
-    return os.geteuid() != 0 or all(p.stat().st_mode & stat.S_IXOTH for p in (existing, *existing.parents))
+def _reachable(root: Path) -> bool:
+    """Whether another user, as the runner is when we are root, can get to what lies in `root`."""
+    existing = next(parent for parent in (root, *root.parents) if parent.exists())
+    return reachable_by_others(existing)
 
 
-def _shared_state(root: Path) -> Path:
+def _shared_place(root: Path) -> Path:
+    """A directory for what the runner has to read, named for a `root` that is closed to others."""
     name = hashlib.sha256(str(root).encode()).hexdigest()[:12]
-    state = Path(tempfile.gettempdir()).parent / "var" / "tmp" / f"albatros-demo-{name}"
-    state.mkdir(mode=0o755, exist_ok=True)
-    if state.stat().st_uid != os.geteuid():
-        raise UsageError(f"{state} belongs to somebody else; run the demo with --directory in a place of your own")
-    return state
+    place = SHARED / f"albatros-demo-{name}"
+    place.mkdir(mode=0o755, exist_ok=True)
+    found = place.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise UsageError(f"{place} belongs to somebody else; run the demo with --directory in a place of your own")
+    return place
 
 
 def settings_of(place: Place) -> Settings:
     """An embedded server: SQLite, files, the local executor, one bare-repo forge, one static registry."""
     return Settings(
         server=ServerSettings(listen="127.0.0.1:0", data=place.data, public=True),
-        executor=ExecutorSettings(sandbox_paths=tuple(_compiler_paths())),
+        executor=ExecutorSettings(
+            sandbox_paths=tuple(_compiler_paths()),
+            # A nix-daemon has its own idea of sandbox-paths; the demo's compiler needs ours.
+            nix_store="private",
+        ),
         forges=(
             ForgeSettings.model_validate(
                 {

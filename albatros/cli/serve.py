@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     loaded = settings.load(args.config)
     log.configure(level=loaded.server.log_level, json_lines=loaded.server.log_json)
     logger = log.get_logger("albatros")
-    server = Server(loaded, roles=_roles(args.roles))
+    server = Server(loaded, roles=_roles(args.roles), private=settings.private_files(args.config))
     stop = stop_event()
     recovered = server.start()
     for warning in server.warnings():

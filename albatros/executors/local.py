@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ log = get_logger(__name__)
 DAEMON_SOCKET = Path("/nix/var/nix/daemon-socket/socket")
 ATTEMPT_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 STDERR_TAIL = 4096
+PRIVATE_STORE = "private"
 KILL_SECONDS = 5.0
 MACHINE_SYSTEMS = {
     "x86_64": ("x86_64-linux", "i686-linux"),
@@ -67,10 +68,18 @@ class LocalExecutor:
 
     name = "local"
 
-    def __init__(self, settings: ExecutorSettings, data: Path, zipapp: bytes, private: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        settings: ExecutorSettings,
+        data: Path,
+        zipapp: bytes,
+        private: Sequence[Path] = (),
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
         """Decide how to isolate, make the runner's home, and find the runners of an earlier server process.
 
-        `data` must exist; `private` are files elsewhere that a runner must not read, such as the server's config.
+        `data` must exist; `private` are files elsewhere that a runner must not read, such as the server's config;
+        `on_end` is called from a thread of its own when a runner ended, so that nobody has to ask all the time.
         Raises ConfigError or ExecutorError.
         """
         self._private = [path.resolve() for path in private]
@@ -86,6 +95,7 @@ class LocalExecutor:
         self._lock = threading.Lock()
         self._runners: dict[str, _Runner] = {}
         self._lost: list[str] = []
+        self._on_end = on_end
         self._adopt()
 
     @property
@@ -123,6 +133,7 @@ class LocalExecutor:
             if runner is None:
                 runner = self._spawn(order)
                 self._runners[order.attempt_id] = runner
+                processes.when_ended(runner.identity.pid, self._on_end)
             return str(runner.identity.pid)
 
     def stop(self, attempt_id: str, *, kill: bool) -> None:
@@ -219,9 +230,8 @@ class LocalExecutor:
         }
 
     def _nix_store(self) -> str:
-        if self._settings.nix_store:
-            return self._settings.nix_store
-        return "daemon" if DAEMON_SOCKET.exists() else f"local?root={self._home.home}/nix-root"
+        wanted = self._settings.nix_store or ("daemon" if DAEMON_SOCKET.exists() else PRIVATE_STORE)
+        return f"local?root={self._home.home}/nix-root" if wanted == PRIVATE_STORE else wanted
 
     def _adopt(self) -> None:
         """Take over the runners that an earlier server process left."""
@@ -229,6 +239,7 @@ class LocalExecutor:
             identity = _read_identity(folder / "runner.json") or _find_unrecorded(folder.name)
             if identity is not None and processes.is_alive(identity):
                 self._runners[folder.name] = _Runner(identity, None, processes.killed_for_memory())
+                processes.when_ended(identity.pid, self._on_end)
                 log.info("runner adopted", attempt=folder.name, pid=identity.pid)
             elif identity is not None:
                 self._lost.append(folder.name)

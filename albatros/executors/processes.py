@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +40,24 @@ def identify(pid: int) -> Identity | None:
 def is_alive(identity: Identity) -> bool:
     """Whether exactly this process still runs."""
     return identify(identity.pid) == identity
+
+
+def when_ended(pid: int, call: Callable[[], None]) -> None:
+    """Have `call` called, in a thread of its own, as soon as a process has ended; at once when there is none."""
+
+    def wait() -> None:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            call()
+            return
+        try:
+            select.select([descriptor], [], [])
+        finally:
+            os.close(descriptor)
+        call()
+
+    threading.Thread(target=wait, name=f"runner-{pid}", daemon=True).start()
 
 
 def boot_id() -> str:

@@ -19,7 +19,7 @@ from albatros.settings.model import (
     known_keys,
     sections,
 )
-from albatros.settings.reading import ENVIRONMENT_PREFIX, load
+from albatros.settings.reading import ENVIRONMENT_PREFIX, load, private_files
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
@@ -36,5 +36,6 @@ __all__ = [
     "StoreSettings",
     "known_keys",
     "load",
+    "private_files",
     "sections",
 ]

@@ -72,7 +72,7 @@ class ExecutorSettings(_Section):
     import_from_derivation: bool = Field(False, description="let evaluation build, for trusted senders")
     extra_systems: tuple[str, ...] = Field((), description="systems that this machine builds beside its own")
     nix_store: str = Field(
-        "", description="NIX_REMOTE of the local runner; default: the nix-daemon, else a store of its own"
+        "", description="`private` (a store of the runner's own) or a NIX_REMOTE; default: the nix-daemon, else private"
     )
     shutdown: ShutdownMode = Field(ShutdownMode.HAND_BACK, description="`hand_back` or `finish` running Jobs at Ctrl-C")
 

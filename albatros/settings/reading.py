@@ -32,6 +32,20 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
         raise ConfigError(f"{origin}: " + "; ".join(_explain(error))) from error
 
 
+def private_files(path: Path) -> list[Path]:
+    """The configuration file and every file that it takes a secret from: what a runner must not read."""
+
+    def named(value: object) -> list[Path]:
+        if isinstance(value, list):
+            return [found for item in value for found in named(item)]
+        if not isinstance(value, dict):
+            return []
+        own = [Path(item) for key, item in value.items() if key.endswith("_file") and isinstance(item, str)]
+        return own + [found for item in value.values() for found in named(item)]
+
+    return [path, *named(_read_file(path))]
+
+
 def _read_file(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
