@@ -55,7 +55,7 @@ def list_registries(context: Context, caller: Reader) -> Page[RegistryOut]:
     items = [
         RegistryOut(
             name=registry.name,
-            url=redacted(registry.url),
+            url=redacted(registry.url, paths=not caller.public_only),
             public=registry.public,
             required=registry.required,
             names=list(registry.names),
@@ -68,9 +68,9 @@ def list_registries(context: Context, caller: Reader) -> Page[RegistryOut]:
     return Page(items=items, next=None)
 
 
-def redacted(url: str) -> str:
-    """An address without user, password and query, where somebody may have put a secret."""
+def redacted(url: str, *, paths: bool) -> str:
+    """An address without user, password and query, where somebody may have put a secret; a directory if `paths`."""
     if url.startswith("dir:"):
-        return url
+        return url if paths else "dir:"
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
