@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 
 from albatros.http import dashboard, live, login, problems, render, runner_api, webhooks
 from albatros.http.api import artifacts, builds, deliveries, images, jobs, repos, system
@@ -17,21 +19,11 @@ from albatros.http.proxies import TrustedProxies, parse_networks
 
 THREADS = 16
 """Calls that may be at the database or the store at once; the others wait their turn."""
-_ROOMS = (
-    webhooks,
-    runner_api,
-    builds,
-    jobs,
-    repos,
-    images,
-    artifacts,
-    deliveries,
-    live,
-    system,
-    dashboard,
-    login,
-    render,
-)
+_OPEN_ROOMS = (webhooks, runner_api, system, dashboard, login, render)
+"""What is answered without a token, or knows its callers in another way."""
+_API_ROOMS = (builds, jobs, repos, images, artifacts, deliveries, live)
+_BEARER = HTTPBearer(auto_error=False, description="made by `albatros token create`")
+"""For the OpenAPI document alone: deps.py judges the token."""
 OPENAPI_PATH = "/api/v1/openapi.json"
 
 
@@ -46,12 +38,16 @@ def create_app(context: AppContext) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_lifespan,
+        generate_unique_id_function=_operation_id,
+        responses={"default": problems.DOCUMENTED},
     )
     app.state.context = context
     app.state.hub = Hub(context.database, context.signals)
     app.state.answers = system.Answers()
-    for room in _ROOMS:
+    for room in _OPEN_ROOMS:
         app.include_router(room.router)
+    for room in _API_ROOMS:
+        app.include_router(room.router, dependencies=[Security(_BEARER)])
     problems.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)
@@ -59,6 +55,11 @@ def create_app(context: AppContext) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(TrustedProxies, trusted=trusted)
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    """The name of its function, which generated clients call theirs after."""
+    return route.name
 
 
 @asynccontextmanager

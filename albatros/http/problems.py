@@ -15,10 +15,17 @@ from starlette.exceptions import HTTPException
 
 from albatros.errors import AlbatrosError, BadInputError, LogGapError, TooLargeError, UnauthorizedError
 from albatros.http.render import error_page, wants_html
+from albatros.http.schemas import ProblemOut
 
 PROBLEM_TYPE = "urn:albatros:problem:"
 RETRY_AFTER_SECONDS = 5
 MAX_REPORTED = 5
+
+DOCUMENTED = {
+    "description": "A problem (RFC 9457)",
+    "content": {"application/problem+json": {"schema": ProblemOut.model_json_schema()}},
+}
+"""How OpenAPI shows every error."""
 
 
 class ProblemResponse(JSONResponse):
