@@ -92,10 +92,10 @@ def _what_is_wrong(job: Job, outputs: tuple[Output, ...], known: Mapping[str, in
     files = [file for output in outputs for file in output.files]
     missing = set(_binaries_of(job)) - {file.path for file in files}
     if missing:
-        return f"{job.attributes[0]}: the output has no file {min(missing)!r}; check `binary` in .albatros.toml"
+        return f"the output has no file {min(missing)!r}; check `binary` in .albatros.toml"
     foreign = next((file.digest for file in files if file.digest not in known), None)
     if foreign is not None:
-        return f"{job.attributes[0]}: the runner named {foreign}, which it did not upload; run the build again"
+        return f"the runner named {foreign}, which it did not upload; run the build again"
     return ""
 
 
