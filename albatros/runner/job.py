@@ -38,7 +38,7 @@ def _run(work: Work, result: dict[str, object]) -> None:
     clone = fetch(work)
     nix = Nix(work, clone.environment)
     result["nix_version"] = nix.version()
-    work.log.line(f"Nix {result['nix_version']}, store {work.nix_remote}")
+    work.log.line(f"Nix {result['nix_version']}, {nix.store_words()}")
     order = work.order.build
     if order is None:
         config = clone.git.file(".albatros.toml", CONFIG_LIMIT)

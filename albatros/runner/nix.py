@@ -124,6 +124,12 @@ class Nix:
         """Nix's version, such as `2.8.0`."""
         return self.must(["--version"]).strip().rpartition(" ")[2]
 
+    def store_words(self) -> str:
+        """Which kind of store is used, for a log that strangers may read: no path of this machine."""
+        if is_daemon(self._work.nix_remote):
+            return "store of the nix-daemon"
+        return "store of the runner's own" if self.root else "store of this machine"
+
     def physical(self, store_path: str) -> str:
         """Where a store path lies on this machine."""
         return self.root + store_path
