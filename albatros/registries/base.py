@@ -27,11 +27,15 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user and a password or token for one registry; `origin` says where they came from, for errors."""
+    """A user and a password or token for one registry; `origin` says where they came from, for errors.
+
+    `identity_token`, where one is given, is an OAuth2 refresh token and stands for both.
+    """
 
     username: str
     password: str = field(repr=False)
     origin: str
+    identity_token: str = field(default="", repr=False)
 
 
 class Registry(Protocol):
@@ -50,11 +54,15 @@ class Registry(Protocol):
     def put_blob(self, name: str, blob: Blob, open_blob: BlobOpener) -> None:
         """Store a blob's bytes; the digest is checked on the way or by the registry."""
 
-    def put_manifest(self, name: str, reference: str, manifest: Manifest) -> None:
-        """Store exact bytes under their digest, or move a tag to them."""
+    def put_manifest(self, name: str, reference: str, manifest: Manifest) -> bool:
+        """Store exact bytes under their digest, or move a tag to them; True when it now lists them under their
+        `subject` by itself."""
 
     def get_manifest(self, name: str, reference: str) -> Manifest | None:
         """The manifest under a tag or digest, at most 4 MiB; None when it is not there."""
+
+    def get_referrers(self, name: str, subject: Digest) -> Manifest | None:
+        """The index of what refers to a manifest; None when the registry does not keep one."""
 
     def open_blob(self, name: str, blob: Blob) -> AbstractContextManager[BinaryIO]:
         """Read a blob's bytes, which are not verified. Raises NotFoundError."""

@@ -94,6 +94,16 @@ def referrers_key(name: str, digest: Digest) -> str:
     return f"v2/{name}/referrers/{digest}"
 
 
+def referrer_markers(name: str, subject: Digest) -> str:
+    """What the keys begin with that mark who refers to a manifest; each ends with a referrer's digest."""
+    return f"{PRIVATE}/referrers/{name}/{subject}/"
+
+
+def referrer_marker_key(name: str, subject: Digest, referrer: Digest) -> str:
+    """Where it is marked that one manifest refers to another; the marker holds the descriptor of the first."""
+    return referrer_markers(name, subject) + referrer
+
+
 def manifest_headers(reference: str, media_type: str) -> Headers:
     """The headers of a manifest. Raises RegistryError for a type that the layout has no rule for."""
     if media_type not in (media.INDEX, media.MANIFEST):

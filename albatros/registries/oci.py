@@ -71,8 +71,8 @@ class OciRegistry:
 
         self._transport.gate.run(upload)
 
-    def put_manifest(self, name: str, reference: str, manifest: Manifest) -> None:
-        """PUT the exact bytes, and compare the digest that the registry answers."""
+    def put_manifest(self, name: str, reference: str, manifest: Manifest) -> bool:
+        """PUT the exact bytes and compare the digest in the answer; `OCI-Subject` there says that it is listed."""
         body = Body.of(manifest.data, manifest.media_type)
         with self._manifests:
             answer = self._ask("PUT", name, self._path(name, f"manifests/{reference}"), body=body)
@@ -83,6 +83,7 @@ class OciRegistry:
             raise RegistryError(
                 f"{self._transport.host} stored other bytes than it was sent as {name}:{reference}: {told}"
             )
+        return "OCI-Subject" in answer.headers
 
     def get_manifest(self, name: str, reference: str) -> Manifest | None:
         """GET a manifest of any type that this program knows; a digest is checked."""
@@ -98,6 +99,18 @@ class OciRegistry:
             raise RegistryError(f"{self._transport.host} gave {digest_of(answer.body)} when asked for {reference}")
         media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         return Manifest(media_type, answer.body)
+
+    def get_referrers(self, name: str, subject: Digest) -> Manifest | None:
+        """GET the index of referrers; None for a registry without the API, as docker-registry 2.8, Hub and GHCR are."""
+        path = self._path(name, f"referrers/{subject}")
+        answer = self._ask("GET", name, path, headers={"Accept": media.INDEX}, limit=media.MAX_MANIFEST)
+        kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+        # A proxy or an older registry may answer 200 with a page of its own (spec: only an index counts).
+        if answer.status == HTTPStatus.OK and kind == media.INDEX:
+            return Manifest(kind, answer.body)
+        if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise self._refused(answer, name, f"to list what refers to {subject} in")
+        return None
 
     @contextmanager
     def open_blob(self, name: str, blob: Blob) -> Iterator[BinaryIO]:

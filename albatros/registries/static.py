@@ -18,14 +18,13 @@ from typing import BinaryIO, cast
 from albatros.domain import media
 from albatros.domain.references import Blob, Digest, digest_of, is_digest
 from albatros.errors import NotFoundError, RegistryError, RegistryUnavailableError
-from albatros.registries import layout
+from albatros.registries import layout, static_referrers
 from albatros.registries.base import BlobOpener, Manifest
 from albatros.registries.objects import ObjectStore
 
 _LEASE_LIFE = timedelta(hours=24)
 """Longer than any push; a collector waits at least as long."""
 _TAG_ROUNDS = 20
-_EMPTY_INDEX = json.dumps({"schemaVersion": 2, "mediaType": media.INDEX, "manifests": []}).encode()
 
 
 class StaticRegistry:
@@ -60,7 +59,7 @@ class StaticRegistry:
         """Write a blob, whose digest is checked before it appears."""
         self._objects.put(layout.blob_key(name, blob.digest), lambda: _checked(open_blob, blob), layout.BLOB_HEADERS)
 
-    def put_manifest(self, name: str, reference: str, manifest: Manifest) -> None:
+    def put_manifest(self, name: str, reference: str, manifest: Manifest) -> bool:
         """Write a manifest under its digest, under `blobs/` too (some clients look there), and under its tag last."""
         layout.check_static_name(name)
         digest = digest_of(manifest.data)
@@ -69,10 +68,13 @@ class StaticRegistry:
         headers = layout.manifest_headers(digest, manifest.media_type)
         self._put_missing(layout.PING_KEY, b"{}", layout.JSON_HEADERS)
         self._put_missing(layout.blob_key(name, digest), manifest.data, layout.BLOB_HEADERS)
-        self._put_missing(layout.referrers_key(name, digest), _EMPTY_INDEX, layout.INDEX_HEADERS)
+        if self._objects.size(layout.referrers_key(name, digest)) is None:
+            static_referrers.reconcile(self._objects, name, digest)
         self._put_missing(layout.manifest_key(name, digest), manifest.data, headers)
+        listed = static_referrers.record(self._objects, name, manifest.media_type, manifest.data)
         if not is_digest(reference):
             self._move_tag(name, reference, manifest)
+        return listed
 
     def get_manifest(self, name: str, reference: str) -> Manifest | None:
         """Read a manifest back; its type is what it says itself."""
@@ -86,6 +88,14 @@ class StaticRegistry:
                 f"{self._address}: manifest {reference} of {name} has more than {media.MAX_MANIFEST} bytes"
             )
         return Manifest(_media_type(data), data)
+
+    def get_referrers(self, name: str, subject: Digest) -> Manifest | None:
+        """Read the derived index."""
+        try:
+            with self._objects.open(layout.referrers_key(name, subject)) as stream:
+                return Manifest(media.INDEX, stream.read(media.MAX_MANIFEST))
+        except NotFoundError:
+            return None
 
     @contextmanager
     def open_blob(self, name: str, blob: Blob) -> Iterator[BinaryIO]:

@@ -1,5 +1,6 @@
 """What every registry promises: a directory, Debian's docker-registry, and the two fakes of other tests."""
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ import pytest
 
 from albatros.domain import media
 from albatros.domain.references import Blob, RegistryUrl, digest_of
+from albatros.domain.referrers import describe, read_index
 from albatros.errors import NotFoundError, RegistryError
 from albatros.images.assemble import AssembleOptions, assemble
 from albatros.images.base import NullLayerCache
@@ -201,3 +203,27 @@ def test_two_pushers_lose_no_tag(registry: Registry, store: MemoryStore) -> None
 def test_the_address_is_what_people_paste(registry: Registry) -> None:
     assert "@" not in registry.address
     assert not registry.address.endswith("/")
+
+
+def test_a_referrer_is_listed_unless_the_registry_says_that_it_does_not(registry: Registry, store: MemoryStore) -> None:
+    image = make(store)
+    publish(image, store, registry, NAME, ["v1"])
+    put(registry, b"{}", Blob(digest_of(b"{}"), 2), store)
+    empty = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest_of(b"{}"), "size": 2}
+    for number in "12":
+        value = {
+            "schemaVersion": 2,
+            "mediaType": media.MANIFEST,
+            "artifactType": "application/vnd.example.proof",
+            "config": empty,
+            "layers": [empty],
+            "subject": image.descriptor.as_json(),
+            "annotations": {"number": number},
+        }
+        manifest = Manifest(media.MANIFEST, json.dumps(value).encode())
+        listed = registry.put_manifest(NAME, digest_of(manifest.data), manifest)
+        found = registry.get_referrers(NAME, image.digest)
+        assert (found is not None) == listed
+        if found is not None:
+            assert describe(manifest.media_type, manifest.data) in read_index(found.data)
+            assert len(read_index(found.data)) == int(number)

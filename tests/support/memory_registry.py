@@ -55,7 +55,7 @@ class MemoryRegistry:
             raise RegistryError(f"blob {blob.digest} has other bytes")
         self.blobs[name, blob.digest] = data
 
-    def put_manifest(self, name: str, reference: str, manifest: Manifest) -> None:
+    def put_manifest(self, name: str, reference: str, manifest: Manifest) -> bool:
         self.before("put_manifest", name, reference)
         digest = digest_of(manifest.data)
         if is_digest(reference) and reference != digest:
@@ -65,10 +65,15 @@ class MemoryRegistry:
             self.manifests[name, reference] = manifest
             if not is_digest(reference):
                 self.moves.append((name, reference, digest))
+        return False
 
     def get_manifest(self, name: str, reference: str) -> Manifest | None:
         self.before("get_manifest", name, reference)
         return self.manifests.get((name, reference))
+
+    def get_referrers(self, name: str, subject: Digest) -> Manifest | None:
+        self.before("get_referrers", name, subject)
+        return None
 
     @contextmanager
     def open_blob(self, name: str, blob: Blob) -> Iterator[BinaryIO]:
