@@ -107,13 +107,14 @@ class Scheduler:
 
     def step(self) -> bool:
         """One round; True when there may be more to do at once."""
+        # First, since a person waits for it; what the rest of the round makes ready is sent in the next one.
+        started = self._dispatcher.dispatch_due()
         self._dispatcher.start_again()
         planned = plan.plan_due(self._database, self._signals, self._limits)
         ended = self._note_ended()
         expired = settle.expire_leases(self._database, self._signals, self._limits)
         self._stop_unwanted()
         self._kill_left_over()
-        started = self._dispatcher.dispatch_due()
         return bool(planned or expired or started or ended)
 
     def drain(self, mode: ShutdownMode) -> None:
@@ -125,15 +126,15 @@ class Scheduler:
             log.error("running attempts go on, to be adopted at the next start", error=error.detail)
 
     def _drain(self, mode: ShutdownMode) -> None:
-        hands_back = mode is ShutdownMode.HAND_BACK
-        deadline = time.monotonic() + (HAND_BACK_SECONDS if hands_back else math.inf)
+        deadline = math.inf
+        if mode is ShutdownMode.HAND_BACK:
+            attempts.hand_back(self._database, self._executor.name)
+            self._signals.notify(Topic.SCHEDULER)
+            deadline = time.monotonic() + HAND_BACK_SECONDS
         while left := attempts.running(self._database, self._executor.name):
             if time.monotonic() > deadline:
                 self._kill(left)
                 return
-            # Each time anew: a dispatch that was under way may have intended one more Attempt.
-            if hands_back and attempts.hand_back(self._database, self._executor.name):
-                self._signals.notify(Topic.SCHEDULER)
             time.sleep(DRAIN_PAUSE)
 
     def _kill(self, left: Collection[str]) -> None:

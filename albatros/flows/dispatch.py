@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
 import uuid
 
 from sqlalchemy import func, select
@@ -65,15 +66,19 @@ class Dispatcher:
         self._server_url = server_url
         self._takes_strangers = takes_strangers
         self._paused = False
+        self._starting = threading.Lock()
 
     def pause(self) -> None:
-        """Start nothing new from now on."""
-        self._paused = True
+        """Start nothing new from now on; a dispatch that is under way is waited for."""
+        with self._starting:
+            self._paused = True
 
     def dispatch_due(self) -> int:
         """Start as many queued Jobs as there are free slots; returns how many were started."""
-        if self._paused:
-            return 0
+        with self._starting:
+            return 0 if self._paused else self._dispatch()
+
+    def _dispatch(self) -> int:
         self._refuse_what_cannot_run()
         free = min(self._executor.free_slots(), BATCH)
         if free <= 0:
@@ -89,8 +94,10 @@ class Dispatcher:
 
     def start_again(self) -> int:
         """Repeat the start of every Attempt that was intended and may not have reached the executor."""
-        if self._paused:
-            return 0
+        with self._starting:
+            return 0 if self._paused else self._start_intended()
+
+    def _start_intended(self) -> int:
         with self._database.read() as session:
             intended = queue.open_attempts(session, (AttemptState.SUBMITTING,))
         attempts = [attempt for attempt in intended if attempt.executor == self._executor.name]

@@ -1,0 +1,210 @@
+"""Which Jobs are started where, and what becomes of their runners, on both databases."""
+
+from pathlib import Path
+
+import pytest
+
+from albatros.db.models import Attempt
+from albatros.db.session import Database
+from albatros.domain.states import AttemptState, BuildState, JobState, Reason
+from albatros.errors import ExecutorError
+from albatros.executors.base import StartOrder
+from albatros.flows import settle
+from albatros.flows.cancel import cancel
+from albatros.flows.dispatch import Dispatcher, attempt_token, token_hash
+from tests.support.flows import KEY, Runner, World, package
+from tests.support.pushing import one_registry
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> World:
+    return one_registry(database, tmp_path)
+
+
+def intend(world: World) -> int:
+    """An Attempt whose row is committed, and which nothing has started."""
+
+    def refuse(order: StartOrder) -> str:
+        raise KeyboardInterrupt
+
+    build = world.build()
+    world.executor.start = refuse  # type: ignore[method-assign]  # this process ends here
+    with pytest.raises(KeyboardInterrupt):
+        world.dispatcher.dispatch_due()
+    return build
+
+
+def test_a_token_is_derived_and_only_its_hash_is_kept(world: World) -> None:
+    world.build()
+    runner = world.dispatch_one()
+    assert runner.token == attempt_token(KEY, runner.attempt_id)
+    assert runner.token != attempt_token(b"other" * 7, runner.attempt_id)
+    attempt = runner.attempt()
+    assert attempt.token_hash == token_hash(runner.token)
+    assert runner.token not in {str(value) for value in vars(attempt).values()}
+    assert runner.token not in repr(world.machine.started)
+
+
+def test_no_more_is_started_than_there_is_room_for(world: World) -> None:
+    for _ in range(3):
+        world.build()
+    world.slots = 2
+    world.start_again()
+    assert len(world.dispatch()) == 2
+    assert world.dispatch() == []
+    world.executor.end(next(iter(world.executor.alive())), 0)
+    assert len(world.dispatch()) == 1
+
+
+def test_an_executor_that_cannot_start_is_tried_again(world: World) -> None:
+    def refuse(order: StartOrder) -> str:
+        raise ExecutorError("no such user: albatros-runner")
+
+    build = world.build()
+    world.executor.start = refuse  # type: ignore[method-assign]  # a machine that lacks something
+    for _ in range(3):
+        world.make_due()
+        world.dispatcher.dispatch_due()
+    ended = world.of(build)
+    assert (ended.state, ended.reason) == (BuildState.ERRORED, Reason.DRIVER)
+    assert "no such user: albatros-runner (tried 3 times)" in ended.message
+
+
+def test_a_start_that_was_not_noted_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault between the start and its row, without a restart: the same runner is found again."""
+    world.build()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.dispatcher, "_note_submitted", fail)
+        with pytest.raises(RuntimeError):
+            world.dispatcher.dispatch_due()
+    world.scheduler.step()
+    (attempt_id,) = world.executor.alive()
+    with world.database.read() as session:
+        attempt = session.get_one(Attempt, attempt_id)
+    assert (attempt.state, attempt.executor_ref) == (AttemptState.SUBMITTED, "fake-1")
+    assert len(world.machine.started) == 1
+
+
+def test_an_intent_that_is_never_started_runs_out(world: World, database: Database) -> None:
+    intend(world)
+    world.lapse()
+    assert settle.expire_leases(database, world.signals, world.settings.limits) == 1
+
+
+def test_a_runner_that_claims_before_its_start_is_noted(world: World) -> None:
+    world.build()
+    start = world.executor.start
+
+    def start_and_claim(order: StartOrder) -> str:
+        reference = start(order)
+        Runner(world, order.attempt_id, order.token).claim()
+        return reference
+
+    world.executor.start = start_and_claim  # type: ignore[method-assign]  # a fast machine
+    runner = world.dispatch_one()
+    attempt = runner.attempt()
+    assert (attempt.state, attempt.executor_ref) == (AttemptState.CLAIMED, "fake-1")
+
+
+def test_a_system_that_nothing_here_builds_is_said(world: World) -> None:
+    build = world.build()
+    world.evaluate([package("web", placed="riscv64-linux", system="riscv64-linux")])
+    assert world.dispatch() == []
+    ended = world.of(build)
+    assert (ended.state, ended.reason) == (BuildState.ERRORED, Reason.NO_CAPACITY)
+    assert "nothing here builds riscv64-linux, which packages.riscv64-linux.web asks for" in ended.message
+    assert "this server builds x86_64-linux" in ended.message
+
+
+def test_a_cross_build_runs_where_its_derivation_says(world: World) -> None:
+    world.build()
+    world.evaluate([package("web", placed="x86_64-linux", system="armv6l-linux")])
+    assert len(world.dispatch()) == 1
+
+
+def test_strangers_are_refused_where_they_could_reach_too_far(world: World) -> None:
+    limits = world.settings.limits
+    world.dispatcher = Dispatcher(
+        world.database, world.signals, world.executor, limits, KEY, "http://127.0.0.1:1", takes_strangers=False
+    )
+    stranger, friend = world.build(trusted=False), world.build()
+    (runner,) = world.dispatch()
+    assert runner.job().build_id == friend
+    ended = world.of(stranger)
+    assert (ended.state, ended.reason) == (BuildState.ERRORED, Reason.DRIVER)
+    assert "builds nothing for strangers" in ended.message
+
+
+def test_a_runner_that_died_without_a_word_is_lost(world: World) -> None:
+    build = world.build()
+    runner = world.dispatch_one()
+    runner.claim()
+    world.executor.end(runner.attempt_id, 1, "Traceback: oh no")
+    assert world.scheduler.step()
+    attempt = runner.attempt()
+    assert (attempt.state, attempt.reason) == (AttemptState.LOST, Reason.NODE_LOST)
+    assert attempt.message == "its runner ended (exit code 1: Traceback: oh no) without a report"
+    assert world.jobs(build)["evaluation"].state is JobState.QUEUED
+
+
+def test_a_runner_killed_for_memory_is_not_tried_again(world: World) -> None:
+    build = world.build()
+    runner = world.dispatch_one()
+    world.executor.end(runner.attempt_id, -9, oom=True)
+    world.scheduler.step()
+    assert world.of(build).reason is Reason.OOM
+    assert world.state(build) is BuildState.FAILED
+
+
+def test_a_runner_that_reported_may_end(world: World) -> None:
+    build = world.build()
+    runner = world.dispatch_one()
+    runner.claim()
+    runner.evaluated([package("hello")])
+    world.executor.end(runner.attempt_id, 0)
+    world.scheduler.step()
+    assert runner.attempt().state is AttemptState.SUCCEEDED
+    assert world.state(build) is BuildState.RUNNING
+
+
+def test_an_end_that_cannot_be_written_down_is_not_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.build()
+    world.build()
+    runners = world.dispatch()
+    for runner in runners:
+        world.executor.end(runner.attempt_id, 1)
+    close = settle.close_attempt
+    calls = 0
+
+    def fail_once(*args: object) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RuntimeError("the database is away")
+        return close(*args)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(settle, "close_attempt", fail_once)
+    with pytest.raises(RuntimeError):
+        world.scheduler.step()
+    world.scheduler.step()
+    assert {runner.attempt().state for runner in runners} == {AttemptState.LOST}
+
+
+def test_a_runner_that_should_stop_is_told_once_by_the_executor_too(world: World) -> None:
+    build = world.build()
+    runner = world.dispatch_one()
+    runner.claim()
+    told: list[str] = []
+
+    def listen(attempt_id: str, *, kill: bool) -> None:
+        told.append(attempt_id)
+
+    world.executor.stop = listen  # type: ignore[method-assign]  # a runner that takes its time
+    cancel(world.database, world.signals, build, by="me")
+    world.scheduler.step()
+    world.scheduler.step()
+    assert told == [runner.attempt_id]
