@@ -1,4 +1,4 @@
-"""Logging in at an OCI registry: challenges, Basic and Bearer tokens (distribution spec, "token authentication").
+"""Logging in at an OCI registry: challenges, Basic and Bearer tokens (distribution, "token" and "oauth2" of its spec).
 
 An Authorization header goes to the registry's own origin, credentials besides to the realm that it names, and both over
 https or to this machine only. No text made here holds a credential or a token.
@@ -11,9 +11,9 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from albatros.domain.references import is_loopback
 from albatros.errors import RegistryError
@@ -26,8 +26,22 @@ _EARLY = 10.0
 _SCHEME = re.compile(r"(?:^|,)\s*(Basic|Bearer)(?=\s|,|$)", re.IGNORECASE)
 _PARAMETER = re.compile(r'([A-Za-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
-TokenFetcher = Callable[[str, str | None], "tuple[int, bytes]"]
-"""GET a URL with this Authorization header: status and body. Raises RegistryUnavailableError."""
+_CLIENT = "albatros"
+_NOT_THIS_WAY = (404, 405, 501)
+"""What a token endpoint answers to the one of GET and POST that it does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """A request to a token endpoint: POST of `form` where there is one, else GET with this Authorization header."""
+
+    url: str
+    authorization: str | None = field(default=None, repr=False)
+    form: bytes = field(default=b"", repr=False)
+
+
+TokenFetcher = Callable[[TokenRequest], "tuple[int, bytes]"]
+"""Sends it: status and body. Raises RegistryUnavailableError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +73,11 @@ def parse_challenges(header: str) -> list[Challenge]:
 class Authorizer:
     """Holds what a registry wants for each scope. Safe to use from several threads; one of them fetches a token."""
 
-    def __init__(self, host: str, credentials: Credentials | None, fetch: TokenFetcher) -> None:
+    def __init__(self, host: str, credentials: Credentials | None, fetch: TokenFetcher, *, plain: bool = False) -> None:
         self._host = host
         self._credentials = credentials
         self._fetch = fetch
+        self._plain = plain
         self._challenge: Challenge | None = None
         self._tokens: dict[str, _Token] = {}
         self._lock = threading.Lock()
@@ -72,13 +87,15 @@ class Authorizer:
         """Who is asking, for errors."""
         if self._credentials is None:
             return "without credentials (none are known for this host)"
-        return f"as {self._credentials.username!r} with the credentials from {self._credentials.origin}"
+        name = f"{self._credentials.username!r}" if self._credentials.username else "the bearer of an identity token"
+        return f"as {name} with the credentials from {self._credentials.origin}"
 
     def secrets(self) -> list[str]:
         """Everything that no text may repeat."""
         basic = self._basic()
-        own = [self._credentials.password, basic.removeprefix("Basic ")] if self._credentials and basic else []
-        return [*own, *(token.header.removeprefix("Bearer ") for token in list(self._tokens.values()))]
+        own = [self._credentials.password, self._credentials.identity_token] if self._credentials else []
+        own += [basic.removeprefix("Basic ")] if basic else []
+        return [*filter(None, own), *(token.header.removeprefix("Bearer ") for token in list(self._tokens.values()))]
 
     def header(self, scope: str) -> str | None:
         """The Authorization header for a request, None before the registry asked for one."""
@@ -110,31 +127,51 @@ class Authorizer:
         return token.header
 
     def _basic(self) -> str | None:
-        if self._credentials is None:
+        if self._credentials is None or not self._credentials.password:
             return None
         pair = f"{self._credentials.username}:{self._credentials.password}".encode()
         return "Basic " + base64.b64encode(pair).decode("ascii")
 
     def _fetch_token(self, challenge: Challenge, scope: str) -> _Token:
-        realm = self._checked_realm(challenge.parameters.get("realm", ""))
-        parts = urlsplit(realm)
-        query = parse_qsl(parts.query, keep_blank_values=True)
-        if service := challenge.parameters.get("service"):
-            query.append(("service", service))
-        query.append(("scope", scope))
-        status, body = self._fetch(urlunsplit(parts._replace(query=urlencode(query))), self._basic())
+        realm = urlsplit(self._checked_realm(challenge.parameters.get("realm", "")))
+        service = challenge.parameters.get("service", "")
+        status, body = 0, b""
+        for request in self._requests(realm, service, scope):
+            status, body = self._fetch(request)
+            if status not in _NOT_THIS_WAY:
+                break
         if status != 200:
             raise RegistryError(
-                f"{self._host} gives no token for {scope} {self.identity}: {parts.hostname} answered {status}"
+                f"{self._host} gives no token for {scope} {self.identity}: {realm.hostname} answered {status}"
             )
         return self._parse_token(body, scope)
+
+    def _requests(self, realm: SplitResult, service: str, scope: str) -> Iterator[TokenRequest]:
+        """What may be asked, one after the other until the endpoint knows the way.
+
+        A password goes by GET, which every endpoint knows; an identity token can only go by POST (OAuth2, RFC 6749, 6).
+        """
+        given = self._credentials
+        common = [*([("service", service)] if service else []), ("client_id", _CLIENT), ("scope", scope)]
+        if given is not None and given.identity_token:
+            grant = [("grant_type", "refresh_token"), ("refresh_token", given.identity_token)]
+            yield TokenRequest(urlunsplit(realm), form=urlencode([*grant, *common]).encode())
+        if given is None or self._basic():
+            query = [*parse_qsl(realm.query, keep_blank_values=True), *([("service", service)] if service else [])]
+            query += [("scope", part) for part in scope.split(" ")]
+            yield TokenRequest(urlunsplit(realm._replace(query=urlencode(query))), self._basic())
+        if given is not None and given.password:
+            grant = [("grant_type", "password"), ("username", given.username), ("password", given.password)]
+            yield TokenRequest(urlunsplit(realm), form=urlencode([*grant, *common]).encode())
 
     def _checked_realm(self, realm: str) -> str:
         try:
             parts = urlsplit(realm)
         except ValueError:
             parts = urlsplit("")
-        local = parts.scheme == "http" and is_loopback(parts.netloc) and is_loopback(self._host)
+        local = parts.scheme == "http" and (
+            (is_loopback(parts.netloc) and is_loopback(self._host)) or (self._plain and parts.netloc == self._host)
+        )
         if not parts.netloc or "@" in parts.netloc or not (parts.scheme == "https" or local):
             raise RegistryError(
                 f"{self._host} names a token endpoint that is not https, so no credential was sent there"

@@ -51,8 +51,8 @@ class Registry(Protocol):
     def blob_size(self, name: str, digest: Digest) -> int | None:
         """The size in bytes of a blob that is there; None when it is not."""
 
-    def put_blob(self, name: str, blob: Blob, open_blob: BlobOpener) -> None:
-        """Store a blob's bytes; the digest is checked on the way or by the registry."""
+    def put_blob(self, name: str, blob: Blob, open_blob: BlobOpener, mount_from: Sequence[str] = (), /) -> bool:
+        """Store a blob, its digest checked; False when it came from one of the names `mount_from` and none was sent."""
 
     def put_manifest(self, name: str, reference: str, manifest: Manifest) -> bool:
         """Store exact bytes under their digest, or move a tag to them; True when it now lists them under their

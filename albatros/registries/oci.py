@@ -1,7 +1,7 @@
 """A registry that speaks the OCI distribution protocol (spec 1.1): docker-registry, Gitea, Harbor, Docker Hub.
 
-Blobs go in one PUT with their digest known beforehand; a broken upload begins anew, since a session that broke off
-cannot be trusted. Manifests of one registry go one after the other, because Gitea fails otherwise (go-gitea#31964).
+The scope of a token is computed here, since some registries answer a placeholder. Manifests of one registry go one
+after the other, because Gitea fails otherwise (go-gitea#31964).
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http import HTTPStatus
 from typing import BinaryIO
-from urllib.parse import quote, urlsplit, urlunsplit
 
-from albatros.domain import media
+from albatros.domain import docker_hub, media
 from albatros.domain.references import Blob, Digest, RegistryUrl, digest_of, is_digest
 from albatros.errors import NotFoundError, RegistryError
 from albatros.registries.base import BlobOpener, Credentials, Manifest
-from albatros.registries.retry import RetryPolicy, TryAgainError
+from albatros.registries.retry import RetryPolicy
 from albatros.registries.transport import Answer, Body, Transport
+from albatros.registries.upload import BlobUpload
 
 _MAX_TAG_PAGES = 1000
 _ANSWER_LIMIT = 1 << 20
 _MANIFEST_TYPES = ", ".join((media.INDEX, media.MANIFEST, media.DOCKER_LIST, media.DOCKER_MANIFEST))
 _NEXT_LINK = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
-_DOCKER_HUB = "docker.io"
-_DOCKER_HUB_API = "registry-1.docker.io"
 
 
 class OciRegistry:
@@ -35,7 +33,7 @@ class OciRegistry:
 
     def __init__(self, url: RegistryUrl, credentials: Credentials | None, policy: RetryPolicy | None = None) -> None:
         self._url = url
-        host = _DOCKER_HUB_API if url.host == _DOCKER_HUB else url.host
+        host = docker_hub.API_HOST if url.host == docker_hub.HOST else url.host
         self._transport = Transport(host, credentials, policy)
         self._writing: set[str] = set()
         self._manifests = threading.Lock()
@@ -60,16 +58,22 @@ class OciRegistry:
         length = answer.headers.get("Content-Length", "")
         return int(length) if length.isdigit() else None
 
-    def put_blob(self, name: str, blob: Blob, open_blob: BlobOpener) -> None:
-        """Upload a blob in one piece ("POST then PUT")."""
+    def put_blob(self, name: str, blob: Blob, open_blob: BlobOpener, mount_from: Sequence[str] = (), /) -> bool:
+        """Upload a blob, unless the registry takes it from one of `mount_from`, names of its own."""
+        scope = self._scope(name, push=True)
+        upload = BlobUpload(self._transport, self._path(name, "blobs/uploads/"), scope, blob, open_blob)
+        sources = [(self._full_name(source), f"{scope} {self._scope(source)}") for source in mount_from]
 
-        def upload(attempt: int) -> None:
+        def work(attempt: int) -> bool:
             # The registry may have taken the bytes before the connection broke.
             if attempt > 1 and self._present(name, blob):
-                return
-            self._upload(name, blob, open_blob)
+                return True
+            if attempt == 1 and upload.mount(sources):
+                return False
+            upload.send()
+            return True
 
-        self._transport.gate.run(upload)
+        return self._transport.gate.run(work)
 
     def put_manifest(self, name: str, reference: str, manifest: Manifest) -> bool:
         """PUT the exact bytes and compare the digest in the answer; `OCI-Subject` there says that it is listed."""
@@ -148,21 +152,6 @@ class OciRegistry:
         answer = self._transport.request("HEAD", self._path(name, f"blobs/{blob.digest}"), self._scope(name))
         return answer.status == HTTPStatus.OK and answer.headers.get("Content-Length") == str(blob.size)
 
-    def _upload(self, name: str, blob: Blob, open_blob: BlobOpener) -> None:
-        scope = self._scope(name, push=True)
-        begun = self._transport.request("POST", self._path(name, "blobs/uploads/"), scope)
-        location = begun.headers.get("Location")
-        if begun.status != HTTPStatus.ACCEPTED or not location:
-            raise self._refused(begun, name, "to begin an upload to", push=True)
-        parts = urlsplit(self._transport.resolve(location, begun.url))
-        query = "&".join(part for part in (parts.query, f"digest={quote(blob.digest)}") if part)
-        body = Body(open_blob, blob.size, media.BYTES)
-        ended = self._transport.request("PUT", urlunsplit(parts._replace(query=query)), scope, body=body)
-        if ended.status == HTTPStatus.NOT_FOUND:
-            raise TryAgainError(f"{self._transport.host} lost the upload of blob {blob.digest} to {name}")
-        if ended.status not in (HTTPStatus.CREATED, HTTPStatus.NO_CONTENT):
-            raise self._refused(ended, name, f"to take blob {blob.digest} into", push=True)
-
     def _ask(
         self,
         method: str,
@@ -180,14 +169,15 @@ class OciRegistry:
         )
 
     def _full_name(self, name: str) -> str:
-        full = f"{self._url.prefix}/{name}" if self._url.prefix else name
-        return f"library/{full}" if self._url.host == _DOCKER_HUB and "/" not in full else full
+        if self._url.host == docker_hub.HOST:
+            return docker_hub.full_name(self._url.prefix, name)
+        return f"{self._url.prefix}/{name}" if self._url.prefix else name
 
     def _path(self, name: str, path: str) -> str:
         return f"/v2/{self._full_name(name)}/{path}"
 
     def _scope(self, name: str, *, push: bool = False) -> str:
-        """The token's scope, computed here because some registries answer a placeholder."""
+        """What a token has to allow."""
         return f"repository:{self._full_name(name)}:" + ("pull,push" if push or name in self._writing else "pull")
 
     def _refused(self, answer: Answer, name: str, doing: str, *, push: bool = False) -> RegistryError:

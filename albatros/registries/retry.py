@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.client import HTTPMessage
 from typing import TypeVar
 
 from albatros.errors import RegistryUnavailableError
@@ -17,6 +18,8 @@ from albatros.log import get_logger
 
 _log = get_logger(__name__)
 Result = TypeVar("Result")
+_UNIX_TIMES = 1_000_000_000
+"""Larger numbers of seconds are moments since 1970."""
 
 
 class TryAgainError(RegistryUnavailableError):
@@ -96,3 +99,17 @@ def parse_retry_after(value: str | None) -> float | None:
         return None
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (aware - datetime.now(UTC)).total_seconds())
+
+
+def wished_pause(headers: HTTPMessage) -> float | None:
+    """Seconds that an answer asks for: `Retry-After`, else when its rate limit begins anew; None when it says nothing.
+
+    RateLimit-Reset counts seconds (IETF draft "RateLimit header fields"); GitHub's X-RateLimit-Reset and Docker Hub's
+    X-Retry-After name the moment in Unix time.
+    """
+    wish = parse_retry_after(headers.get("Retry-After"))
+    for name in ("RateLimit-Reset", "X-RateLimit-Reset", "X-Retry-After"):
+        told = headers.get(name, "")
+        if wish is None and told.isascii() and told.isdigit() and len(told) < 12:
+            wish = max(0.0, int(told) - time.time()) if int(told) > _UNIX_TIMES else float(told)
+    return wish

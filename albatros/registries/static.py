@@ -55,9 +55,10 @@ class StaticRegistry:
         """The size of a blob's object."""
         return self._objects.size(layout.blob_key(name, digest))
 
-    def put_blob(self, name: str, blob: Blob, open_blob: BlobOpener) -> None:
-        """Write a blob, whose digest is checked before it appears."""
+    def put_blob(self, name: str, blob: Blob, open_blob: BlobOpener, _mount_from: Sequence[str] = (), /) -> bool:
+        """Write a blob, whose digest is checked before it appears. Every name keeps its own."""
         self._objects.put(layout.blob_key(name, blob.digest), lambda: _checked(open_blob, blob), layout.BLOB_HEADERS)
+        return True
 
     def put_manifest(self, name: str, reference: str, manifest: Manifest) -> bool:
         """Write a manifest under its digest, under `blobs/` too (some clients look there), and under its tag last."""

@@ -1,7 +1,7 @@
-"""HTTP to one registry: the only place that knows the HTTP library.
+"""HTTP to one registry: login, redirects, bounds, and what passes by itself told from what does not.
 
-Plain http is spoken with this machine only. The Authorization header goes to the registry's own origin only. Bodies
-that are read are bounded; bodies that are sent are opened anew for each try.
+Plain http is spoken with this machine only, unless the operator asked for it. The Authorization header goes to the
+registry's own origin only. Bodies that are read are bounded; bodies that are sent are opened anew for each try.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from http import HTTPStatus
+from http.client import HTTPMessage
 from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-import httpx
-
+from albatros import __version__
 from albatros.domain.references import is_loopback
 from albatros.errors import RegistryError
-from albatros.registries.auth import Authorizer
+from albatros.registries.auth import Authorizer, TokenRequest
 from albatros.registries.base import BlobOpener, Credentials
-from albatros.registries.retry import HostGate, RetryPolicy, TryAgainError, parse_retry_after
+from albatros.registries.connections import CHUNK, BrokenConnectionError, Connections, Response, pieces
+from albatros.registries.retry import HostGate, RetryPolicy, TryAgainError, wished_pause
 
-CHUNK = 256 << 10
 _ANSWER_LIMIT = 1 << 20
 _ERROR_LIMIT = 64 << 10
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-_TIMEOUT = httpx.Timeout(connect=10.0, read=120.0, write=120.0, pool=None)
+_ALWAYS = {"User-Agent": f"albatros/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 PARALLEL_REQUESTS = 4
 
 
@@ -38,18 +38,19 @@ class Answer:
     """A response: its body read, up to the limit; `url` is what was asked last, after redirects."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: HTTPMessage
     body: bytes = field(repr=False)
     url: str
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A request's body: `size` bytes of `media_type`, opened by `open`."""
+    """A request's body: `size` bytes of `media_type`, from byte `start` of what `open` opens."""
 
     open: BlobOpener
     size: int
     media_type: str
+    start: int = 0
 
     @classmethod
     def of(cls, data: bytes, media_type: str) -> Body:
@@ -58,25 +59,22 @@ class Body:
 
 
 class Transport:
-    """Requests to one registry's API, with its login. `host` is `HOST[:PORT]`."""
+    """Requests to one registry's API, with its login. `host` is `HOST[:PORT]`; `plain`: asked for http by a person."""
 
-    def __init__(self, host: str, credentials: Credentials | None, policy: RetryPolicy | None = None) -> None:
+    def __init__(
+        self, host: str, credentials: Credentials | None, policy: RetryPolicy | None = None, *, plain: bool = False
+    ) -> None:
         local = is_loopback(host)
         self.host = host
-        self.base = f"{'http' if local else 'https'}://{host}"
+        self.base = f"{'http' if local or plain else 'https'}://{host}"
         self.gate = HostGate(policy or RetryPolicy(), PARALLEL_REQUESTS)
         # A proxy out of the environment is for the world outside; it could not reach this machine's own ports.
-        self._client = httpx.Client(
-            timeout=_TIMEOUT,
-            follow_redirects=False,
-            trust_env=not local,
-            headers={"User-Agent": f"albatros/{version('albatros')}", "Accept-Encoding": "identity"},
-        )
-        self._auth = Authorizer(host, credentials, self._fetch_token)
+        self._connections = Connections(direct=local)
+        self._auth = Authorizer(host, credentials, self._fetch_token, plain=plain)
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._connections.close()
 
     def request(
         self,
@@ -95,18 +93,18 @@ class Transport:
         """
         with self.gate.slot(), self._send(method, url, scope, headers or {}, body) as response:
             data = _read_bounded(response, limit if response.is_success else _ERROR_LIMIT, self.host)
-            answer = Answer(response.status_code, response.headers, data, str(response.url))
+            answer = Answer(response.status, response.headers, data, response.url)
         if answer.status in _TRANSIENT:
-            wish = parse_retry_after(answer.headers.get("Retry-After"))
-            raise TryAgainError(f"{self.host} answered {answer.status} to {method}{self._said(answer)}", wish)
+            detail = f"{self.host} answered {answer.status} to {method}{self._said(answer)}"
+            raise TryAgainError(detail, wished_pause(answer.headers))
         return answer
 
     @contextmanager
     def open(self, url: str, scope: str, limit: int) -> Iterator[tuple[int, BinaryIO]]:
         """GET a body as a stream of at most `limit` bytes, with its status."""
         with self._send("GET", url, scope, {}, None) as response:
-            raw = _ResponseReader(response.iter_raw(CHUNK), self.host, limit)
-            yield response.status_code, io.BufferedReader(raw, CHUNK)
+            raw = _ResponseReader(response, self.host, limit)
+            yield response.status, io.BufferedReader(raw, CHUNK)
 
     def refused(self, answer: Answer, doing: str, scope: str) -> RegistryError:
         """The error of an answer that will be the same the next time."""
@@ -123,16 +121,12 @@ class Transport:
             absolute = urlsplit(urljoin(base, url))
         except ValueError as error:
             raise RegistryError(f"{self.host} sends requests on to something that is no URL") from error
-        if absolute.scheme == "https" or (
-            absolute.scheme == "http" and is_loopback(absolute.netloc) and is_loopback(self.host)
-        ):
+        own = urlsplit(self.base)
+        local = is_loopback(absolute.netloc) and is_loopback(self.host)
+        if absolute.scheme == "https" or (absolute.scheme == "http" and (local or absolute[:2] == own[:2])):
             return urlunsplit(absolute)
-        if (
-            absolute.scheme == "http"
-            and absolute.hostname == urlsplit(self.base).hostname
-            and self.base.startswith("https")
-        ):
-            return urlunsplit(absolute._replace(scheme="https", netloc=urlsplit(self.base).netloc))
+        if absolute.scheme == "http" and absolute.hostname == own.hostname and own.scheme == "https":
+            return urlunsplit(absolute._replace(scheme="https", netloc=own.netloc))
         raise RegistryError(
             f"{self.host} sends requests on to {absolute.scheme}://{absolute.hostname}, which is not https"
         )
@@ -140,36 +134,32 @@ class Transport:
     @contextmanager
     def _send(
         self, method: str, url: str, scope: str, headers: Mapping[str, str], body: Body | None
-    ) -> Iterator[httpx.Response]:
+    ) -> Iterator[Response]:
         target = self.resolve(url, self.base + "/")
         try:
             for _ in range(_MAX_REDIRECTS):
                 with self._send_authorized(method, target, scope, headers, body) as response:
                     location = response.headers.get("Location")
-                    if method not in ("GET", "HEAD") or response.status_code not in _REDIRECTS or not location:
+                    if method not in ("GET", "HEAD") or response.status not in _REDIRECTS or not location:
                         yield response
                         return
                     target = self.resolve(location, target)
-        except httpx.InvalidURL as error:
-            raise RegistryError(f"{self.host} sends requests on to something that is no URL") from error
-        except httpx.TransportError as error:
-            raise TryAgainError(
-                f"{self.host} cannot be reached or broke off ({type(error).__name__}): {error}"
-            ) from error
+        except BrokenConnectionError as error:
+            raise TryAgainError(f"{self.host} cannot be reached or broke off ({error})") from error
         raise RegistryError(f"{self.host} redirects {method} more than {_MAX_REDIRECTS} times")
 
     @contextmanager
     def _send_authorized(
         self, method: str, url: str, scope: str, headers: Mapping[str, str], body: Body | None
-    ) -> Iterator[httpx.Response]:
+    ) -> Iterator[Response]:
         """Once with what is known, and once more with what a 401 asks for."""
         own = urlsplit(url)[:2] == urlsplit(self.base)[:2]
         authorization = self._auth.header(scope) if own else None
         with self._send_once(method, url, headers, authorization, body) as response:
-            if not own or response.status_code != httpx.codes.UNAUTHORIZED:
+            if not own or response.status != HTTPStatus.UNAUTHORIZED:
                 yield response
                 return
-            asked = ", ".join(response.headers.get_list("WWW-Authenticate"))
+            asked = ", ".join(response.every("WWW-Authenticate"))
             better = self._auth.challenged(asked, scope, authorization)
             if better is None:
                 yield response
@@ -181,30 +171,32 @@ class Transport:
     @contextmanager
     def _send_once(
         self, method: str, url: str, headers: Mapping[str, str], authorization: str | None, body: Body | None
-    ) -> Iterator[httpx.Response]:
-        every = dict(headers) | ({"Authorization": authorization} if authorization else {})
+    ) -> Iterator[Response]:
+        every = {**_ALWAYS, **headers} | ({"Authorization": authorization} if authorization else {})
         if body is None:
             length = {"Content-Length": "0"} if method in ("POST", "PUT", "PATCH") else {}
-            with self._client.stream(method, url, headers=every | length) as response:
+            with self._connections.send(method, url, every | length, iter(())) as response:
                 yield response
             return
         every |= {"Content-Length": str(body.size), "Content-Type": body.media_type}
         with (
             body.open() as stream,
-            self._client.stream(method, url, headers=every, content=_chunks(stream)) as response,
+            self._connections.send(method, url, every, pieces(stream, body.start, body.size)) as response,
         ):
             yield response
 
-    def _fetch_token(self, url: str, authorization: str | None) -> tuple[int, bytes]:
+    def _fetch_token(self, request: TokenRequest) -> tuple[int, bytes]:
+        body = Body.of(request.form, "application/x-www-form-urlencoded") if request.form else None
+        method = "POST" if body else "GET"
         try:
-            with self._send_once("GET", url, {}, authorization, None) as response:
+            with self._send_once(method, request.url, {}, request.authorization, body) as response:
                 data = _read_bounded(response, _ANSWER_LIMIT, self.host)
-        except httpx.TransportError as error:
+        except BrokenConnectionError as error:
             raise TryAgainError(f"the token endpoint of {self.host} cannot be reached: {error}") from error
-        if response.status_code in _TRANSIENT:
-            wish = parse_retry_after(response.headers.get("Retry-After"))
-            raise TryAgainError(f"the token endpoint of {self.host} answered {response.status_code}", wish)
-        return response.status_code, data
+        if response.status in _TRANSIENT:
+            detail = f"the token endpoint of {self.host} answered {response.status}"
+            raise TryAgainError(detail, wished_pause(response.headers))
+        return response.status, data
 
     def _said(self, answer: Answer) -> str:
         """What the registry says of its error (distribution spec, "Error codes"), without any secret it may repeat."""
@@ -221,43 +213,32 @@ class Transport:
 class _ResponseReader(io.RawIOBase):
     """A response's body as a file; what breaks on the way is a TryAgainError."""
 
-    def __init__(self, chunks: Iterator[bytes], host: str, limit: int) -> None:
+    def __init__(self, response: Response, host: str, limit: int) -> None:
         super().__init__()
-        self._chunks = chunks
+        self._response = response
         self._host = host
         self._left = limit
-        self._rest = b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override] # narrower than any buffer
         try:
-            while not self._rest:
-                self._rest = next(self._chunks)
-        except StopIteration:
-            return 0
-        except httpx.TransportError as error:
-            raise TryAgainError(f"{self._host} broke off in the middle of a blob ({type(error).__name__})") from error
-        count = min(len(buffer), len(self._rest))
-        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+            data = self._response.read(len(buffer))
+        except BrokenConnectionError as error:
+            raise TryAgainError(f"{self._host} broke off in the middle of a blob ({error})") from error
+        count = len(data)
+        buffer[:count] = data
         self._left -= count
         if self._left < 0:
             raise RegistryError(f"{self._host} sends more bytes of a blob than it may have")
         return count
 
 
-def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    while data := stream.read(CHUNK):
-        yield data
-
-
-def _read_bounded(response: httpx.Response, limit: int, host: str) -> bytes:
+def _read_bounded(response: Response, limit: int, host: str) -> bytes:
     data = bytearray()
-    for chunk in response.iter_raw(CHUNK):
+    while len(data) <= limit and (chunk := response.read(CHUNK)):
         data += chunk
-        if len(data) > limit:
-            if response.is_success:
-                raise RegistryError(f"{host} answered more than {limit} bytes where no such answer may be")
-            break
+    if len(data) > limit and response.is_success:
+        raise RegistryError(f"{host} answered more than {limit} bytes where no such answer may be")
     return bytes(data[:limit])

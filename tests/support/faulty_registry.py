@@ -15,6 +15,8 @@ CUT = "cut"
 """Close the connection without reading the body or answering."""
 CUT_AFTER = "cut after"
 """Do what was asked, then close the connection without answering."""
+CUT_HALFWAY = "cut halfway"
+"""Take the first half of the body, then close the connection."""
 
 
 @dataclass
@@ -30,6 +32,14 @@ class Fault:
 
 
 @dataclass
+class Session:
+    """An upload: what came until now, and how many answers it gave."""
+
+    data: bytearray = field(default_factory=bytearray)
+    step: int = 0
+
+
+@dataclass
 class FaultyRegistry:
     """Its content, its misbehaviour, and what it was asked."""
 
@@ -42,9 +52,26 @@ class FaultyRegistry:
     login: tuple[str, str] | None = None
     bearer: bool = False
     realm: str = ""
-    tokens: set[str] = field(default_factory=set)
+    identity_token: str = ""
+    tokens: dict[str, int] = field(default_factory=dict)
+    """How many requests each is still good for."""
+    scopes_refused: set[str] = field(default_factory=set)
     tokens_given: list[str] = field(default_factory=list)
     uploads: int = 0
+    sessions: dict[str, "Session"] = field(default_factory=dict)
+    forgetful: bool = False
+    """Throw away what a broken request brought, as most registries do."""
+    told_range: str | None = None
+    """What to tell of every upload, instead of the truth."""
+    least_chunk: int = 0
+    most_at_once: int = 1 << 40
+    """Bodies over this are answered 416, as GHCR does with a PATCH over 4 MiB."""
+    elsewhere: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    """Blobs of other names, by name and digest, that may be mounted."""
+    token_life: int = 1 << 30
+    """Requests after which a token is known no more."""
+    token_ways: tuple[str, ...] = ("GET",)
+    challenge_scope: str = ""
     page_size: int = 1000
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -94,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._handle()
 
-    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names that http.server calls
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815 - the names that http.server calls
 
     def _handle(self) -> None:
         fault = self.state.take_fault(self.command, self.path)
@@ -102,16 +129,22 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.action == CUT:
             self.close_connection = True
             return
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        if fault is not None and fault.action == CUT_HALFWAY:
+            self._keep(self.rfile.read(length // 2))
+            self.close_connection = True
+            return
+        body = self.rfile.read(length)
         if fault is not None and isinstance(fault.action, int):
             self._answer(fault.action, fault.body, fault.headers)
             return
         self.silent = fault is not None
         if self.path.startswith("/token"):
-            self._token()
+            self._token(body)
         elif not self._authorized():
-            kind = f'Bearer realm="{self.state.realm or f"http://{self.state.host}/token"}",service="test"'
-            self._answer(401, b"", {"WWW-Authenticate": kind if self.state.bearer else 'Basic realm="test"'})
+            self._answer(401, b"", {"WWW-Authenticate": self._challenge()})
+        elif len(body) > self.state.most_at_once:
+            self._answer(416, b"")
         else:
             self._serve(urlsplit(self.path).path, parse_qs(urlsplit(self.path).query), body)
 
@@ -119,20 +152,45 @@ class _Handler(BaseHTTPRequestHandler):
         given = self.headers.get("Authorization", "")
         if self.state.login is None:
             return True
-        return given.removeprefix("Bearer ") in self.state.tokens if self.state.bearer else given == self._basic()
+        if not self.state.bearer:
+            return given == self._basic()
+        token = given.removeprefix("Bearer ")
+        left = self.state.tokens.pop(token, 0)
+        if left > 1:
+            self.state.tokens[token] = left - 1
+        return left > 0
+
+    def _challenge(self) -> str:
+        if not self.state.bearer:
+            return 'Basic realm="test"'
+        realm = self.state.realm or f"http://{self.state.host}/token"
+        scope = f',scope="{self.state.challenge_scope}"' if self.state.challenge_scope else ""
+        return f'Negotiate, Basic realm="test", Bearer realm="{realm}",service="test"{scope}'
 
     def _basic(self) -> str:
         assert self.state.login is not None
         return "Basic " + base64.b64encode(":".join(self.state.login).encode()).decode()
 
-    def _token(self) -> None:
-        if self.headers.get("Authorization") != self._basic():
+    def _token(self, body: bytes) -> None:
+        state = self.state
+        form = parse_qs(body.decode() if self.command == "POST" else urlsplit(self.path).query)
+        if self.command not in state.token_ways:
+            self._answer(404, b"")
+            return
+        if self.command == "POST" and form["grant_type"] == ["refresh_token"]:
+            known = form["refresh_token"] == [state.identity_token]
+        elif self.command == "POST":
+            known = (form["username"][0], form["password"][0]) == state.login
+        else:
+            known = self.headers.get("Authorization") == self._basic()
+        scopes = " ".join(form["scope"])
+        if not known or scopes in state.scopes_refused:
             self._answer(401, b"{}")
             return
-        token = f"token-{len(self.state.tokens_given)}"
-        self.state.tokens_given.append(parse_qs(urlsplit(self.path).query)["scope"][0])
-        self.state.tokens.add(token)
-        self._answer(200, json.dumps({"token": token, "expires_in": 300}).encode())
+        token = f"token-{len(state.tokens_given)}"
+        state.tokens_given.append(scopes)
+        state.tokens[token] = state.token_life
+        self._answer(200, json.dumps({"access_token": token, "expires_in": 300}).encode())
 
     def _serve(self, path: str, query: dict[str, list[str]], body: bytes) -> None:
         if match := re.fullmatch(r"/v2/(.+)/blobs/uploads/(\w*)", path):
@@ -150,19 +208,55 @@ class _Handler(BaseHTTPRequestHandler):
     def _upload(self, name: str, query: dict[str, list[str]], body: bytes) -> None:
         state = self.state
         if self.command == "POST":
+            found = state.elsewhere.get((query.get("from", [""])[0], query.get("mount", [""])[0]))
+            if found is not None:
+                state.blobs[query["mount"][0]] = found
+                self._answer(201, b"")
+                return
             state.uploads += 1
-            location = f"/v2/{name}/blobs/uploads/u{state.uploads}?state=a%2Fb"
-            self._answer(
-                202, b"", {"Location": f"http://{state.host}{location}" if state.absolute_location else location}
-            )
+            key = f"u{state.uploads}"
+            state.sessions[key] = Session()
+            least = {"OCI-Chunk-Min-Length": str(state.least_chunk)} if state.least_chunk else {}
+            self._answer(202, b"", self._place(name, key) | least)
             return
+        key = urlsplit(self.path).path.rpartition("/")[2]
+        session = state.sessions[key]
         assert query["state"] == ["a/b"], "the client lost the query of the Location"
-        digest = query["digest"][0]
-        if f"sha256:{hashlib.sha256(body).hexdigest()}" != digest:
+        assert query["step"] == [str(session.step)], "the client did not take the newest Location"
+        if self.command == "GET":
+            self._answer(204, b"", self._place(name, key))
+        elif self.command == "PATCH":
+            self._patch(name, key, session, body)
+        else:
+            self._close(query["digest"][0], bytes(session.data) + body)
+
+    def _patch(self, name: str, key: str, session: Session, body: bytes) -> None:
+        start, _, end = self.headers["Content-Range"].partition("-")
+        if int(start) != len(session.data) or int(end) - int(start) + 1 != len(body):
+            self._answer(416, b"")
+            return
+        session.data += body
+        self._answer(202, b"", self._place(name, key))
+
+    def _close(self, digest: str, data: bytes) -> None:
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
             self._answer(400, b'{"errors":[{"code":"DIGEST_INVALID","message":"no"}]}')
             return
-        state.blobs[digest] = body
+        self.state.blobs[digest] = data
         self._answer(201, b"")
+
+    def _place(self, name: str, key: str) -> dict[str, str]:
+        session = self.state.sessions[key]
+        session.step += not self.silent
+        location = f"/v2/{name}/blobs/uploads/{key}?state=a%2Fb&step={session.step}"
+        absolute = f"http://{self.state.host}{location}" if self.state.absolute_location else location
+        told = self.state.told_range or f"0-{max(0, len(session.data) - 1)}"
+        return {"Location": absolute, "Range": told}
+
+    def _keep(self, part: bytes) -> None:
+        session = self.state.sessions.get(urlsplit(self.path).path.rpartition("/")[2])
+        if session is not None and not self.state.forgetful:
+            session.data += part
 
     def _manifest(self, name: str, reference: str, body: bytes) -> None:
         if self.command == "PUT":

@@ -47,13 +47,18 @@ class MemoryRegistry:
         data = self.blobs.get((name, digest))
         return None if data is None else len(data)
 
-    def put_blob(self, name: str, blob: Blob, open_blob: BlobOpener) -> None:
+    def put_blob(self, name: str, blob: Blob, open_blob: BlobOpener, mount_from: Sequence[str] = (), /) -> bool:
         self.before("put_blob", name, blob.digest)
+        mounted = next((data for source in mount_from if (data := self.blobs.get((source, blob.digest)))), None)
+        if mounted is not None:
+            self.blobs[name, blob.digest] = mounted
+            return False
         with open_blob() as stream:
             data = stream.read()
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != blob.digest:
             raise RegistryError(f"blob {blob.digest} has other bytes")
         self.blobs[name, blob.digest] = data
+        return True
 
     def put_manifest(self, name: str, reference: str, manifest: Manifest) -> bool:
         self.before("put_manifest", name, reference)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from albatros.errors import RegistryError
-from albatros.registries.auth import Authorizer, parse_challenges
+from albatros.registries.auth import Authorizer, TokenRequest, parse_challenges
 from albatros.registries.base import Credentials
 
 REALM = 'Bearer realm="https://auth.example.org/token?x=1",service="registry.example.org"'
@@ -41,8 +41,8 @@ class Endpoint:
         self.answer = answer
         self.asked: list[tuple[str, str | None]] = []
 
-    def fetch(self, url: str, authorization: str | None) -> tuple[int, bytes]:
-        self.asked.append((url, authorization))
+    def fetch(self, request: TokenRequest) -> tuple[int, bytes]:
+        self.asked.append((request.url, request.authorization))
         status, body = self.answer()
         return status, body if isinstance(body, bytes) else json.dumps(body).encode()
 

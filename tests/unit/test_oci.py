@@ -2,13 +2,14 @@
 
 import io
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
 from albatros.domain.references import Blob, RegistryUrl, digest_of
-from albatros.errors import RegistryError, RegistryUnavailableError
+from albatros.errors import RegistryError, RegistryUnavailableError, UsageError
 from albatros.images.assemble import AssembleOptions, assemble
 from albatros.images.base import NullLayerCache
 from albatros.images.publish import publish
@@ -155,7 +156,7 @@ def test_nobody_there_is_unavailable(clock: Clock) -> None:
     client.close()
 
 
-@pytest.mark.parametrize("status", [400, 405, 413, 416])
+@pytest.mark.parametrize("status", [400, 409, 415, 422])
 def test_a_refusal_is_final_and_says_what_the_registry_said(
     server: FaultyRegistry, client: OciRegistry, status: int
 ) -> None:
@@ -366,10 +367,24 @@ def test_a_registry_behind_tls_sends_nobody_elsewhere_in_plain_http(location: st
     transport.close()
 
 
+@pytest.mark.parametrize(
+    ("header", "since"), [("RateLimit-Reset", 0), ("X-RateLimit-Reset", 1), ("X-Retry-After", 1), ("X-Retry-After", 0)]
+)
+def test_a_rate_limit_says_when_it_ends(
+    server: FaultyRegistry, client: OciRegistry, clock: Clock, header: str, since: int
+) -> None:
+    server.faults = [Fault("HEAD", BLOBS, 429, {header: str(int(time.time()) * since + 60)})]
+    assert client.blob_size(NAME, BLOB.digest) is None
+    assert 30 <= clock.slept[0] <= 70
+
+
 def test_docker_hub_has_names_of_its_own(clock: Clock) -> None:
     hub = OciRegistry(RegistryUrl.parse("docker://docker.io"), None)
     assert hub.address == "docker.io"
     assert hub._path("hello", "tags/list") == "/v2/library/hello/tags/list"
     assert hub._path("dxflrs/hello", "tags/list") == "/v2/dxflrs/hello/tags/list"
     assert hub._transport.base == "https://registry-1.docker.io"
+    for refused in ("alba/hello/tools", "a/hello", "alba/x", "al-ba/hello"):
+        with pytest.raises(UsageError, match="Docker Hub would refuse the name"):
+            hub.blob_size(refused, BLOB.digest)
     hub.close()
