@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NewType
 from urllib.parse import urlsplit
 
+from albatros.domain.s3 import FORM, S3Location
 from albatros.errors import BadInputError, UsageError
 
 Digest = NewType("Digest", str)
@@ -87,27 +88,35 @@ class RegistryKind(StrEnum):
     """An OCI distribution registry, `docker://HOST[/PREFIX]`."""
     DIR = "dir"
     """A static registry in a directory, `dir:PATH`."""
+    S3 = "s3"
+    """A static registry in a bucket, `s3://BUCKET[/PREFIX]?endpoint=…`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryUrl:
-    """Where images go: a host and a prefix of names, or a directory (`path`)."""
+    """Where images go: a host and a prefix of names, a directory (`path`), or a place in a bucket (`s3`)."""
 
     kind: RegistryKind
     host: str = ""
     prefix: str = ""
     path: Path = Path()
+    s3: S3Location | None = None
 
     @classmethod
     def parse(cls, text: str) -> RegistryUrl:
-        """Read `docker://HOST[:PORT][/PREFIX]` or `dir:PATH`. Raises UsageError, which never repeats a password."""
+        """Read `docker://HOST[:PORT][/PREFIX]`, `dir:PATH` or `s3://BUCKET[/PREFIX]?…`.
+
+        Raises UsageError, which never repeats a password.
+        """
         scheme, colon, rest = text.partition(":")
         if colon and scheme == RegistryKind.DIR and rest:
             return cls(RegistryKind.DIR, path=Path(rest).expanduser().absolute())
         if colon and scheme == RegistryKind.DOCKER and rest.startswith("//"):
             return cls._parse_docker(rest[2:])
+        if colon and scheme == RegistryKind.S3:
+            return cls(RegistryKind.S3, s3=S3Location.parse(text))
         shown = scheme[:20] + ":…" if colon else "the address"
-        raise UsageError(f"{shown} is not the address of a registry; use docker://HOST/PREFIX or dir:PATH")
+        raise UsageError(f"{shown} is not the address of a registry; use docker://HOST/PREFIX, dir:PATH or {FORM}")
 
     @classmethod
     def _parse_docker(cls, rest: str) -> RegistryUrl:
@@ -126,6 +135,8 @@ class RegistryUrl:
     def __str__(self) -> str:
         if self.kind is RegistryKind.DIR:
             return f"dir:{self.path}"
+        if self.s3 is not None:
+            return str(self.s3)
         return f"docker://{self.host}" + (f"/{self.prefix}" if self.prefix else "")
 
 

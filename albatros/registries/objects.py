@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -23,11 +26,23 @@ CHUNK = 256 << 10
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
 
 
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object that is there: its size in bytes, and when it was written or touched last."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
 class ObjectStore(Protocol):
     """Keys with bytes and headers. Raises RegistryError, or RegistryUnavailableError when a later try may help."""
 
     def size(self, key: str) -> int | None:
         """An object's size in bytes; None when it is not there."""
+
+    def find(self, key: str) -> StoredObject | None:
+        """An object's size and age; None when it is not there."""
 
     def put(self, key: str, body: BlobOpener, headers: Headers) -> None:
         """Write an object whole; when reading `body` raises, nothing is written."""
@@ -37,6 +52,12 @@ class ObjectStore(Protocol):
 
     def names(self, prefix: str) -> list[str]:
         """What follows `prefix` in the keys that have no further `/`; sorted."""
+
+    def walk(self, prefix: str) -> Iterator[StoredObject]:
+        """Every object whose key begins with `prefix`, which ends with `/`; what comes meanwhile may be missed."""
+
+    def touch(self, key: str) -> bool:
+        """Make an object as young as if it had just been written; False when that cannot be: write it again."""
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
@@ -53,9 +74,14 @@ class DirectoryObjects:
 
     def size(self, key: str) -> int | None:
         """A file's size; None when there is no such file."""
+        found = self.find(key)
+        return found.size if found else None
+
+    def find(self, key: str) -> StoredObject | None:
+        """A file's size and time; None when there is no such file."""
         with _plain_errors(self._root):
             try:
-                return (self._root / key).stat().st_size
+                return _stored(key, (self._root / key).stat())
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -88,10 +114,31 @@ class DirectoryObjects:
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
-    def delete(self, key: str) -> None:
-        """Remove a file."""
+    def walk(self, prefix: str) -> Iterator[StoredObject]:
+        """Every file below a directory, in no order."""
         with _plain_errors(self._root):
-            (self._root / key).unlink(missing_ok=True)
+            for path in (self._root / prefix).rglob("*"):
+                # A file may go between being listed and being looked at.
+                with suppress(FileNotFoundError):
+                    status = path.lstat()
+                    if stat.S_ISREG(status.st_mode):
+                        yield _stored(path.relative_to(self._root).as_posix(), status)
+
+    def touch(self, key: str) -> bool:
+        """Set a file's time to now."""
+        with _plain_errors(self._root):
+            try:
+                os.utime(self._root / key)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def delete(self, key: str) -> None:
+        """Remove a file and its shadow, which is served in its place."""
+        with _plain_errors(self._root):
+            for path in (self._root / layout.SHADOWS / key, self._root / key):
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    path.unlink()
 
     def _prepare(self) -> None:
         with self._lock:
@@ -126,6 +173,10 @@ class DirectoryObjects:
             Path(temporary).unlink(missing_ok=True)
             raise
         _sync_directory(path.parent)
+
+
+def _stored(key: str, status: os.stat_result) -> StoredObject:
+    return StoredObject(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
 def _sync_directory(path: Path) -> None:

@@ -102,9 +102,13 @@ class RegistrySettings(_Section):
     """`[[registries]]`: a place that images are published to."""
 
     name: Name = Field(description="its name in pages, events and .albatros.toml")
-    url: str = Field(description="docker://HOST/PREFIX or dir:PATH")
-    username: str = Field("", description="user for docker://")
-    password: SecretStr = Field(SecretStr(""), description="password or token for docker://")
+    url: str = Field(
+        description="docker://HOST/PREFIX, dir:PATH or s3://BUCKET/PREFIX?endpoint=URL&region=R&s3ForcePathStyle=true"
+    )
+    username: str = Field("", description="user for docker://, id of the key for s3://")
+    password: SecretStr = Field(
+        SecretStr(""), description="password or token for docker://, secret of the key for s3://"
+    )
     public: bool = Field(True, description="anyone can pull from it: private repos stay away")
     names: tuple[str, ...] = Field(
         ("{owner}/{repo}",), description="image names a repo may publish, and what is below them"

@@ -1,12 +1,14 @@
-"""What every registry promises: a directory, Debian's docker-registry, and the two fakes of other tests."""
+"""What every registry promises: a directory, Garage, Debian's docker-registry, and the two fakes of other tests."""
 
 import json
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from albatros.domain import media
 from albatros.domain.references import Blob, RegistryUrl, digest_of
@@ -14,11 +16,17 @@ from albatros.domain.referrers import describe, read_index
 from albatros.errors import NotFoundError, RegistryError
 from albatros.images.assemble import AssembleOptions, assemble
 from albatros.images.base import NullLayerCache
+from albatros.images.copy import read_proofs
+from albatros.images.keys import SigningKey
 from albatros.images.model import Image
 from albatros.images.publish import IndexPut, PublishEvent, TagMoved, dry_run, publish
+from albatros.images.referrers import list_referrers, make_artifact, subjects
+from albatros.images.signing import Claims, identity, sign_image
+from albatros.images.trust import Expected, check_signature
 from albatros.images.verify import read_published, verify_platform
-from albatros.registries.base import Manifest, Registry
+from albatros.registries.base import Credentials, Manifest, Registry
 from albatros.registries.opening import open_registry
+from tests.services.garage import BUCKET, GarageServer
 from tests.services.registry import RegistryServer
 from tests.support.archives import Archive, elf, layer, source
 from tests.support.faulty_registry import faulty_registry
@@ -30,13 +38,16 @@ DATA = b"some bytes of a layer" * 5000
 BLOB = Blob(digest_of(DATA), len(DATA))
 
 
-@pytest.fixture(params=["dir", "docker-registry", "http-fake", "fake"])
+@pytest.fixture(params=["dir", "garage", "docker-registry", "http-fake", "fake"])
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
     if request.param == "docker-registry":
         server: RegistryServer = request.getfixturevalue("registry_server")
         yield from opened(f"{server.url}/prefix")
     elif request.param == "dir":
         yield from opened(f"dir:{tmp_path / 'registry'}")
+    elif request.param == "garage":
+        garage: GarageServer = request.getfixturevalue("garage")
+        yield from opened(garage.url_of(f"{BUCKET}/{uuid.uuid4()}"), garage.credentials)
     elif request.param == "http-fake":
         with faulty_registry() as memory:
             yield from opened(memory.url)
@@ -44,8 +55,8 @@ def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registr
         yield MemoryRegistry()
 
 
-def opened(url: str) -> Iterator[Registry]:
-    found = open_registry(RegistryUrl.parse(url))
+def opened(url: str, credentials: Credentials | None = None) -> Iterator[Registry]:
+    found = open_registry(RegistryUrl.parse(url), credentials)
     yield found
     found.close()
 
@@ -227,3 +238,32 @@ def test_a_referrer_is_listed_unless_the_registry_says_that_it_does_not(registry
         if found is not None:
             assert describe(manifest.media_type, manifest.data) in read_index(found.data)
             assert len(read_index(found.data)) == int(number)
+
+
+def test_proofs_are_found_beside_their_image(registry: Registry, store: MemoryStore) -> None:
+    image = make(store)
+    key = SigningKey(ec.generate_private_key(ec.SECP256R1()))
+    name = identity(registry.address, NAME)
+    for commit in ("a" * 40, "a" * 40, "b" * 40):
+        claims = Claims(name, "https://git.example.org/alba/hello", commit)
+        publish(image, store, registry, NAME, ["v1"], proofs=sign_image(image, key, claims))
+    for subject in subjects(image):
+        assert len(list_referrers(registry, NAME, subject.digest)) == 2
+        for commit in ("a" * 40, "b" * 40):
+            check_signature(registry, NAME, subject.digest, key.public, Expected(name, commit=commit))
+    assert len(read_proofs(registry, NAME, image)) == 3 * len(subjects(image))
+
+
+def test_two_who_sign_lose_nothing(registry: Registry, store: MemoryStore) -> None:
+    image = make(store)
+    publish(image, store, registry, NAME, ["v1"])
+    start = threading.Barrier(3, timeout=60)
+
+    def attach(number: int) -> None:
+        start.wait()
+        for round_ in range(4):
+            make_artifact(image.descriptor, "text/plain", b"%d %d" % (number, round_), {}).push(registry, NAME)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(attach, range(3)))
+    assert len(list_referrers(registry, NAME, image.digest)) == 12

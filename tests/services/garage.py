@@ -8,11 +8,14 @@ from urllib.parse import quote
 
 import pytest
 
+from albatros.registries.base import Credentials
 from tests.services.process import answers, free_port, private_dir, run, running, unprivileged
 from tests.tools import find, require
 
 REGION = "garage"
 BUCKET = "registry"
+SITE_BUCKET = "localhost"
+"""Its own web host: programs that know no `Host` header of ours reach it as `localhost`, and speak plain HTTP to it."""
 _WEB_DOMAIN = "web.localhost"
 _CONFIG = """\
 metadata_dir = "{home}/meta"
@@ -46,7 +49,21 @@ class GarageServer:
     @property
     def url(self) -> str:
         """The URL of a configured registry or store."""
-        return f"s3://{BUCKET}?endpoint={quote(self.endpoint, safe=':/')}&region={REGION}&s3ForcePathStyle=true"
+        return self.url_of(BUCKET)
+
+    def url_of(self, place: str) -> str:
+        """The URL of a bucket, or of a prefix in one."""
+        return f"s3://{place}?endpoint={quote(self.endpoint, safe=':/')}&region={REGION}&s3ForcePathStyle=true"
+
+    @property
+    def credentials(self) -> Credentials:
+        """Its key, as a configured registry has it."""
+        return Credentials(self.access_key, self.secret_key, "the test")
+
+    @property
+    def site(self) -> str:
+        """`HOST:PORT` at which the bucket `SITE_BUCKET` is a website."""
+        return f"localhost:{self.web.rpartition(':')[2]}"
 
     @property
     def web_host(self) -> str:
@@ -76,6 +93,9 @@ def garage() -> Iterator[GarageServer]:
         start = [*command, "server", "--single-node", "--default-bucket"]
         ready = answers(f"http://127.0.0.1:{ports['admin']}/health")
         with running(start, log=home / "log", ready=ready, account=account, env=env):
+            may = ["allow", "--read", "--write", "--owner", "--key", access_key]
+            for step in (["create"], may, ["website", "--allow"]):
+                run([*command, "bucket", *step, SITE_BUCKET], account=account, env=env)
             run([*command, "bucket", "website", "--allow", BUCKET], account=account, env=env)
             s3, web = (f"http://127.0.0.1:{ports[name]}" for name in ("s3", "web"))
             yield GarageServer(s3, web, access_key, secret_key)
