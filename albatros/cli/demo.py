@@ -82,7 +82,7 @@ def _push(server: Server, place: Place, steps: Steps) -> Outcome:
 
 def _check(outcome: Outcome, place: Place, steps: Steps, url: str, *, keep: bool) -> None:
     from albatros.cli.demo_pull import pull_and_check
-    from albatros.cli.stopping import stop_event
+    from albatros.cli.stopping import StopSignal
     from albatros.registries.serve import serve_directory
 
     steps.say(f"publish    {outcome.bytes_sent} bytes of blobs sent, {outcome.bytes_skipped} were there already")
@@ -96,4 +96,4 @@ def _check(outcome: Outcome, place: Place, steps: Steps, url: str, *, keep: bool
             print(f"dashboard  {url}/builds/{outcome.build_id}")
             print(f"registry   {host}/{outcome.image}:latest")
             print("Ctrl-C ends it.", flush=True)
-            stop_event().wait()
+            StopSignal().wait()

@@ -26,13 +26,13 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM, then end in order; a second signal ends at once."""
     from albatros import log, settings
     from albatros.bootstrap import Server
-    from albatros.cli.stopping import stop_event
+    from albatros.cli.stopping import StopSignal
 
     loaded = settings.load(args.config)
     log.configure(level=loaded.server.log_level, json_lines=loaded.server.log_json)
     logger = log.get_logger("albatros")
     server = Server(loaded, roles=_roles(args.roles), private=settings.private_files(args.config))
-    stop = stop_event()
+    stop = StopSignal()
     recovered = server.start()
     for warning in server.warnings():
         logger.warning(warning)
