@@ -44,6 +44,7 @@ LEASE = timedelta(minutes=2)
 FIRST_RETRY_SECONDS = 5
 LONGEST_RETRY_SECONDS = 600
 RETRY_DOUBLINGS = 10
+MOUNT_SOURCES = 2
 _STOPPED = (BuildState.CANCELLED, BuildState.SUPERSEDED)
 
 
@@ -136,6 +137,7 @@ class Publisher:
             )
         with self._database.read() as session:
             _refuse_foreign_name(session, first)
+            own_names = _own_names(session, first)
         image = Image.load(self._store, parse_digest(first.image.digest))
         by_tag = {publication.tag: publication for publication in push.publications}
         registry = open_registry()
@@ -146,6 +148,7 @@ class Publisher:
                 registry,
                 first.name,
                 list(by_tag),
+                mount_from=own_names,
                 gate=lambda tag: self._may_move(push, by_tag[tag]),
                 observe=observe,
             )
@@ -206,6 +209,17 @@ def _refuse_foreign_name(session: Session, row: Publication) -> None:
             f"{row.name} on {row.registry_name} belongs to another repo; give this image another name, "
             "or tell the repos apart in `names` of the registry"
         )
+
+
+def _own_names(session: Session, row: Publication) -> list[str]:
+    """A few other names of the same Repo at this registry, the newest first: its blobs may be mounted from there."""
+    names = select(TagHead.name).where(
+        TagHead.registry_name == row.registry_name,
+        TagHead.repo_id == row.image.build.repo_id,
+        TagHead.name != row.name,
+    )
+    newest = names.group_by(TagHead.name).order_by(func.max(TagHead.updated_at).desc(), TagHead.name)
+    return list(session.scalars(newest.limit(MOUNT_SOURCES)))
 
 
 def _is_newer(session: Session, head: TagHead, build: Build) -> bool:
