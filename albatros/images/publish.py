@@ -1,4 +1,4 @@
-"""Publishing one Image to one Registry: blobs, platform manifests, index, a check of it all, and the tags last.
+"""Publishing one Image to one Registry: blobs, platform manifests, index, a check of it all, proofs, and the tags last.
 
 Knows no database: whether a tag may still move, a gate says; what happened, an observer hears. Nothing is ever deleted,
 and running it again finishes what was begun. Killed at any moment, a tag still names a whole image.
@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from albatros.domain import media
 from albatros.domain.platforms import Platform
 from albatros.domain.references import Blob, Digest, check_name, check_tag, digest_of
 from albatros.errors import RegistryError
 from albatros.images.base import BlobSource
 from albatros.images.model import Image
+from albatros.images.referrers import Proof
 from albatros.registries.base import Manifest, Registry
 
 PARALLEL_BLOBS = 4
@@ -27,13 +27,6 @@ PARALLEL_BLOBS = 4
 @dataclass(frozen=True, slots=True)
 class BlobSkipped:
     """The registry has this blob already."""
-
-    blob: Blob
-
-
-@dataclass(frozen=True, slots=True)
-class BlobMounted:
-    """The registry took this blob from another of its names."""
 
     blob: Blob
 
@@ -61,6 +54,13 @@ class IndexPut:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofPut:
+    """A signature or another proof of this manifest or index is there."""
+
+    subject: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class TagMoved:
     """The tag names the index now."""
 
@@ -74,7 +74,7 @@ class TagSuperseded:
     tag: str
 
 
-PublishEvent = BlobSkipped | BlobMounted | BlobUploaded | ManifestPut | IndexPut | TagMoved | TagSuperseded
+PublishEvent = BlobSkipped | BlobUploaded | ManifestPut | IndexPut | ProofPut | TagMoved | TagSuperseded
 TagGate = Callable[[str], bool]
 """Asked right before a tag moves; False leaves it and reports it as superseded."""
 Observer = Callable[[PublishEvent], None]
@@ -83,7 +83,7 @@ Observer = Callable[[PublishEvent], None]
 
 @dataclass(frozen=True, slots=True)
 class PublishReport:
-    """What publishing did; sizes in bytes of blobs, manifests not counted."""
+    """What publishing did; sizes in bytes of the image's blobs, manifests and proofs not counted."""
 
     digest: Digest
     bytes_sent: int
@@ -116,24 +116,25 @@ def publish(
     name: str,
     tags: Sequence[str],
     *,
-    mount_from: Sequence[str] = (),
+    proofs: Sequence[Proof] = (),
     gate: TagGate = always,
     observe: Observer = ignore,
 ) -> PublishReport:
     """Bring `image` to `registry` under `name` and move `tags` to it, all of them last; no tags: by digest only.
 
-    `mount_from` are names of the same registry whose blobs may be taken from there: what is known of them goes to
-    whoever may publish this image, so they have to be of the same owner.
+    `proofs` of its index and manifests are there before a tag moves.
     Raises UsageError for a name or tag that no registry takes, RegistryError or RegistryUnavailableError from the
     registry, NotFoundError or StoreError when a blob cannot be read.
     """
     check_name(name)
     for tag in tags:
         check_tag(tag)
-    run = _Run(image, blobs, registry, name, observe, tuple(other for other in mount_from if other != name))
-    with registry.hold(name, [blob.digest for blob in image.all_blobs()]):
+    run = _Run(image, blobs, registry, name, observe)
+    every = [blob.digest for blob in image.all_blobs()] + [digest for proof in proofs for digest in proof.digests()]
+    with registry.hold(name, every):
         sent = run.send_blobs()
         run.put_manifests()
+        run.put_proofs(proofs)
         moved = [tag for tag in dict.fromkeys(tags) if run.move_tag(tag, gate)]
     total = sum(blob.size for blob in image.content_blobs())
     superseded = tuple(tag for tag in dict.fromkeys(tags) if tag not in moved)
@@ -149,21 +150,12 @@ def dry_run(image: Image, registry: Registry, name: str) -> DryRun:
 
 
 class _Run:
-    def __init__(
-        self,
-        image: Image,
-        blobs: BlobSource,
-        registry: Registry,
-        name: str,
-        observe: Observer,
-        mount_from: tuple[str, ...],
-    ) -> None:
+    def __init__(self, image: Image, blobs: BlobSource, registry: Registry, name: str, observe: Observer) -> None:
         self._image = image
         self._blobs = blobs
         self._registry = registry
         self._name = name
         self._observe = observe
-        self._mount_from = mount_from
         self._one_at_a_time = threading.Lock()
         self._failed = threading.Event()
 
@@ -184,10 +176,7 @@ class _Run:
             if present == blob.size:
                 self._tell(BlobSkipped(blob))
                 return 0
-            opened = partial(self._blobs.open, blob.digest)
-            if not self._registry.put_blob(self._name, blob, opened, self._mount_from):
-                self._tell(BlobMounted(blob))
-                return 0
+            self._registry.put_blob(self._name, blob, partial(self._blobs.open, blob.digest))
             self._tell(BlobUploaded(blob))
         except BaseException:
             self._failed.set()
@@ -205,6 +194,12 @@ class _Run:
         self._verify(self._image.digest)
         self._tell(IndexPut(self._image.digest))
 
+    def put_proofs(self, proofs: Sequence[Proof]) -> None:
+        """Signatures and other proofs, one after the other, since some share a tag that is read and written."""
+        for proof in proofs:
+            proof.push(self._registry, self._name)
+            self._tell(ProofPut(proof.subject))
+
     def move_tag(self, tag: str, gate: TagGate) -> bool:
         """Move one tag if the gate lets it."""
         if not gate(tag):
@@ -216,7 +211,7 @@ class _Run:
 
     @property
     def _index(self) -> Manifest:
-        return Manifest(media.INDEX, self._image.index_bytes)
+        return Manifest(self._image.descriptor.media_type, self._image.index_bytes)
 
     def _put(self, reference: str, manifest: Manifest) -> None:
         self._registry.put_manifest(self._name, reference, manifest)
