@@ -32,6 +32,13 @@ class BlobSkipped:
 
 
 @dataclass(frozen=True, slots=True)
+class BlobMounted:
+    """The registry took this blob from another of its names."""
+
+    blob: Blob
+
+
+@dataclass(frozen=True, slots=True)
 class BlobUploaded:
     """This blob was sent and taken."""
 
@@ -74,7 +81,7 @@ class TagSuperseded:
     tag: str
 
 
-PublishEvent = BlobSkipped | BlobUploaded | ManifestPut | IndexPut | ProofPut | TagMoved | TagSuperseded
+PublishEvent = BlobSkipped | BlobMounted | BlobUploaded | ManifestPut | IndexPut | ProofPut | TagMoved | TagSuperseded
 TagGate = Callable[[str], bool]
 """Asked right before a tag moves; False leaves it and reports it as superseded."""
 Observer = Callable[[PublishEvent], None]
@@ -109,7 +116,7 @@ def ignore(_event: PublishEvent) -> None:
     """The observer that listens to nothing."""
 
 
-def publish(
+def publish(  # noqa: PLR0913 - keywords with defaults, each a concern of its own
     image: Image,
     blobs: BlobSource,
     registry: Registry,
@@ -117,11 +124,14 @@ def publish(
     tags: Sequence[str],
     *,
     proofs: Sequence[Proof] = (),
+    mount_from: Sequence[str] = (),
     gate: TagGate = always,
     observe: Observer = ignore,
 ) -> PublishReport:
     """Bring `image` to `registry` under `name` and move `tags` to it, all of them last; no tags: by digest only.
 
+    `mount_from` are names of the same registry whose blobs may be taken from there: what is known of them goes to
+    whoever may publish this image, so they have to be of the same owner.
     `proofs` of its index and manifests are there before a tag moves.
     Raises UsageError for a name or tag that no registry takes, RegistryError or RegistryUnavailableError from the
     registry, NotFoundError or StoreError when a blob cannot be read.
@@ -129,7 +139,7 @@ def publish(
     check_name(name)
     for tag in tags:
         check_tag(tag)
-    run = _Run(image, blobs, registry, name, observe)
+    run = _Run(image, blobs, registry, name, observe, tuple(other for other in mount_from if other != name))
     every = [blob.digest for blob in image.all_blobs()] + [digest for proof in proofs for digest in proof.digests()]
     with registry.hold(name, every):
         sent = run.send_blobs()
@@ -150,12 +160,21 @@ def dry_run(image: Image, registry: Registry, name: str) -> DryRun:
 
 
 class _Run:
-    def __init__(self, image: Image, blobs: BlobSource, registry: Registry, name: str, observe: Observer) -> None:
+    def __init__(
+        self,
+        image: Image,
+        blobs: BlobSource,
+        registry: Registry,
+        name: str,
+        observe: Observer,
+        mount_from: tuple[str, ...],
+    ) -> None:
         self._image = image
         self._blobs = blobs
         self._registry = registry
         self._name = name
         self._observe = observe
+        self._mount_from = mount_from
         self._one_at_a_time = threading.Lock()
         self._failed = threading.Event()
 
@@ -176,7 +195,10 @@ class _Run:
             if present == blob.size:
                 self._tell(BlobSkipped(blob))
                 return 0
-            self._registry.put_blob(self._name, blob, partial(self._blobs.open, blob.digest))
+            opened = partial(self._blobs.open, blob.digest)
+            if not self._registry.put_blob(self._name, blob, opened, self._mount_from):
+                self._tell(BlobMounted(blob))
+                return 0
             self._tell(BlobUploaded(blob))
         except BaseException:
             self._failed.set()
