@@ -52,12 +52,12 @@ class RegistryServer:
 
 
 @contextmanager
-def start_registry() -> Iterator[RegistryServer]:
-    """A registry of its own, for a test that counts requests or stops it."""
+def start_registry(port: int | None = None) -> Iterator[RegistryServer]:
+    """A registry of its own, for a test that counts requests or stops it; on a free port if none is given."""
     require("docker-registry")
     account = unprivileged()
     with private_dir("registry", account) as home:
-        port = free_port()
+        port = port or free_port()
         config = home / "config.yml"
         config.write_text(_CONFIG.format(root=home / "data", port=port))
         log = home / "log"
