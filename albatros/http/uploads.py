@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from anyio import CancelScope
 
-from albatros.errors import ConflictError
+from albatros.errors import OverloadedError
 
 
 class Uploads:
@@ -21,7 +21,10 @@ class Uploads:
 
     @contextmanager
     def only(self, attempt_id: str) -> Iterator[None]:
-        """Run the block as this Attempt's one upload. Raises ConflictError when a newer one takes its place."""
+        """Run the block as this Attempt's one upload. Raises OverloadedError when a newer one takes its place.
+
+        That error asks the runner to try again: of two requests, the one sent last may be seen first.
+        """
         older = self._running.get(attempt_id)
         if older is not None:
             older.cancel()
@@ -33,4 +36,4 @@ class Uploads:
                 if self._running.get(attempt_id) is scope:
                     del self._running[attempt_id]
         if scope.cancelled_caught:
-            raise ConflictError(f"a newer upload of attempt {attempt_id} took the place of this one")
+            raise OverloadedError(f"another upload of attempt {attempt_id} came meanwhile; send this one again")
