@@ -17,8 +17,11 @@ from albatros.errors import RegistryError, UsageError
 
 PING_KEY = "v2/index.html"
 PRIVATE = ".albatros"
-"""Leases, shadows, temporary files and the table of headers; no client asks for them."""
+"""Leases, tombstones, shadows, temporary files and the table of headers; no client asks for them."""
 LEASES = f"{PRIVATE}/leases/"
+TOMBSTONES = f"{PRIVATE}/tombstones/"
+REFERRERS = f"{PRIVATE}/referrers/"
+TEMPORARY = f"{PRIVATE}/unfinished/"
 SHADOWS = f"{PRIVATE}/shadows"
 _IMMUTABLE = "public, max-age=31536000, immutable"
 _CHANGING = "no-cache"
@@ -96,7 +99,7 @@ def referrers_key(name: str, digest: Digest) -> str:
 
 def referrer_markers(name: str, subject: Digest) -> str:
     """What the keys begin with that mark who refers to a manifest; each ends with a referrer's digest."""
-    return f"{PRIVATE}/referrers/{name}/{subject}/"
+    return f"{REFERRERS}{name}/{subject}/"
 
 
 def referrer_marker_key(name: str, subject: Digest, referrer: Digest) -> str:

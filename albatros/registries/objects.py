@@ -38,9 +38,6 @@ class StoredObject:
 class ObjectStore(Protocol):
     """Keys with bytes and headers. Raises RegistryError, or RegistryUnavailableError when a later try may help."""
 
-    def size(self, key: str) -> int | None:
-        """An object's size in bytes; None when it is not there."""
-
     def find(self, key: str) -> StoredObject | None:
         """An object's size and age; None when it is not there."""
 
@@ -68,14 +65,9 @@ class DirectoryObjects:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._temporary = root / layout.PRIVATE / "tmp"
+        self._temporary = root / layout.TEMPORARY
         self._prepared = False
         self._lock = threading.Lock()
-
-    def size(self, key: str) -> int | None:
-        """A file's size; None when there is no such file."""
-        found = self.find(key)
-        return found.size if found else None
 
     def find(self, key: str) -> StoredObject | None:
         """A file's size and time; None when there is no such file."""

@@ -68,11 +68,6 @@ class S3Objects:
             retry_config={"max_retries": _TRIES, "retry_timeout": _TRY_FOR},
         )
 
-    def size(self, key: str) -> int | None:
-        """An object's size."""
-        found = self.find(key)
-        return found.size if found else None
-
     def find(self, key: str) -> StoredObject | None:
         """What a HEAD says of an object."""
         with self._plain_errors(f"to look for {key}"):

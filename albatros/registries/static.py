@@ -1,7 +1,7 @@
 """A static registry: files or objects in the layout that docker, containerd, podman, skopeo and crane pull from.
 
-There are no locks. Every tag is a key of its own and is written last; `tags/list` is derived from the keys and written
-again until it agrees with them, so two pushers lose nothing. Nothing is deleted but a push's own lease.
+There are no locks. Every tag is a key of its own and is written last; what is derived from the keys is written again
+until it agrees with them, so two pushers lose nothing. Nothing is deleted here but a push's own lease.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import uuid
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,14 +17,13 @@ from typing import BinaryIO, cast
 
 from albatros.domain import media
 from albatros.domain.references import Blob, Digest, digest_of, is_digest
-from albatros.errors import NotFoundError, RegistryError, RegistryUnavailableError
-from albatros.registries import layout, static_referrers
+from albatros.errors import NotFoundError, RegistryError
+from albatros.registries import layout, leases, static_referrers, static_tags
 from albatros.registries.base import BlobOpener, Manifest
-from albatros.registries.objects import ObjectStore
+from albatros.registries.objects import ObjectStore, StoredObject
 
-_LEASE_LIFE = timedelta(hours=24)
-"""Longer than any push; a collector waits at least as long."""
-_TAG_ROUNDS = 20
+_YOUNG = timedelta(hours=12)
+"""Half the time for which a collector leaves alone what nothing needs."""
 
 
 class StaticRegistry:
@@ -33,6 +32,8 @@ class StaticRegistry:
     def __init__(self, objects: ObjectStore, address: str) -> None:
         self._objects = objects
         self._address = address
+        self._held = 0
+        self._lock = threading.Lock()
 
     @property
     def address(self) -> str:
@@ -43,17 +44,19 @@ class StaticRegistry:
     def hold(self, name: str, digests: Sequence[Digest], /) -> Iterator[None]:
         """A lease object in the target itself, so that every collector sees every pusher; gone at the end."""
         layout.check_static_name(name)
-        key = f"{layout.LEASES}{uuid.uuid4()}.json"
-        lease = {"name": name, "digests": sorted(digests), "expires": (datetime.now(UTC) + _LEASE_LIFE).isoformat()}
-        self._put(key, json.dumps(lease).encode(), layout.JSON_HEADERS)
-        try:
-            yield
-        finally:
-            self._objects.delete(key)
+        with leases.hold(self._objects, name, digests):
+            with self._lock:
+                self._held += 1
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._held -= 1
 
     def blob_size(self, name: str, digest: Digest) -> int | None:
         """The size of a blob's object."""
-        return self._objects.size(layout.blob_key(name, digest))
+        found = self._find(layout.blob_key(name, digest))
+        return found.size if found else None
 
     def put_blob(self, name: str, blob: Blob, open_blob: BlobOpener, _mount_from: Sequence[str] = (), /) -> bool:
         """Write a blob, whose digest is checked before it appears. Every name keeps its own."""
@@ -69,7 +72,7 @@ class StaticRegistry:
         headers = layout.manifest_headers(digest, manifest.media_type)
         self._put_missing(layout.PING_KEY, b"{}", layout.JSON_HEADERS)
         self._put_missing(layout.blob_key(name, digest), manifest.data, layout.BLOB_HEADERS)
-        if self._objects.size(layout.referrers_key(name, digest)) is None:
+        if self._find(layout.referrers_key(name, digest)) is None:
             static_referrers.reconcile(self._objects, name, digest)
         self._put_missing(layout.manifest_key(name, digest), manifest.data, headers)
         listed = static_referrers.record(self._objects, name, manifest.media_type, manifest.data)
@@ -106,49 +109,33 @@ class StaticRegistry:
 
     def list_tags(self, name: str) -> list[str]:
         """The tags that are there as keys."""
-        return [found for found in self._objects.names(layout.manifests_prefix(name)) if not is_digest(found)]
+        return static_tags.list_tags(self._objects, name)
 
     def close(self) -> None:
         """Nothing is held open."""
 
     def _move_tag(self, name: str, tag: str, manifest: Manifest) -> None:
-        announced = {*self.list_tags(name), tag}
-        if announced != self._written_tags(name):
-            self._write_tags(name, announced)
+        static_tags.announce(self._objects, name, tag)
         headers = layout.manifest_headers(tag, manifest.media_type)
         self._put(layout.manifest_key(name, tag), manifest.data, headers)
-        self._reconcile_tags(name)
+        static_tags.reconcile(self._objects, name)
 
-    def _reconcile_tags(self, name: str) -> None:
-        """Write `tags/list` until it says what the keys say.
+    def _find(self, key: str) -> StoredObject | None:
+        """An object that will stay while a lease is held: one that a collector could soon take for old is made young.
 
-        Whoever writes it last looks at the keys afterwards, and so sees the tag of everybody who wrote before.
+        Where that cannot be, it is as if it were missing: whoever pushes writes it again.
         """
-        for _ in range(_TAG_ROUNDS):
-            tags = set(self.list_tags(name))
-            if tags == self._written_tags(name):
-                return
-            self._write_tags(name, tags)
-        raise RegistryUnavailableError(f"{self._address}: the tags of {name} change too fast to be listed; try again")
-
-    def _written_tags(self, name: str) -> set[str] | None:
-        """What `tags/list` says; None when it is missing or damaged."""
-        try:
-            with self._objects.open(layout.tags_key(name)) as stream:
-                return set(json.load(stream)["tags"])
-        except (NotFoundError, ValueError, LookupError, TypeError):
-            return None
-
-    def _write_tags(self, name: str, tags: set[str]) -> None:
-        data = json.dumps({"name": name, "tags": sorted(tags)}).encode()
-        self._put(layout.tags_key(name), data, layout.JSON_HEADERS)
+        found = self._objects.find(key)
+        if found is None or not self._held or datetime.now(UTC) - found.modified < _YOUNG:
+            return found
+        return found if self._objects.touch(key) else None
 
     def _put(self, key: str, data: bytes, headers: layout.Headers) -> None:
         self._objects.put(key, lambda: io.BytesIO(data), headers)
 
     def _put_missing(self, key: str, data: bytes, headers: layout.Headers) -> None:
         """Write an object whose bytes follow from its key, unless it is there."""
-        if self._objects.size(key) is None:
+        if self._find(key) is None:
             self._put(key, data, headers)
 
 

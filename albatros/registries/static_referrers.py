@@ -29,7 +29,7 @@ def record(objects: ObjectStore, name: str, media_type: str, manifest: bytes) ->
         return False
     referrer = describe(media_type, manifest)
     key = layout.referrer_marker_key(name, subject, referrer.digest)
-    if objects.size(key) is None:
+    if objects.find(key) is None:
         data = json.dumps(referrer.as_json(), sort_keys=True).encode()
         objects.put(key, partial(io.BytesIO, data), layout.JSON_HEADERS)
     reconcile(objects, name, subject)

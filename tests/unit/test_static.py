@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -111,8 +112,8 @@ def test_a_lease_names_the_digests_while_the_push_runs(root: Path, image: Image,
     def gate(_tag: str) -> bool:
         (lease,) = leases.iterdir()
         held = json.loads(lease.read_text())
-        assert held["name"] == NAME
-        assert held["digests"] == sorted({blob.digest for blob in image.all_blobs()})
+        assert held["digests"] == {NAME: sorted({blob.digest for blob in image.all_blobs()})}
+        assert datetime.fromisoformat(held["expires"]) > datetime.now(UTC) + timedelta(hours=23)
         return True
 
     publish(image, store, registry, NAME, ["v1"], gate=gate)
@@ -146,7 +147,7 @@ def test_a_blob_that_breaks_off_leaves_nothing(root: Path) -> None:
     registry = StaticRegistry(DirectoryObjects(root), "dir:x")
     with suppress(RegistryError):
         registry.put_blob(NAME, Blob(digest_of(b"x"), 1), Broken)
-    assert not [name for name in files(root) if "blobs" in name or "tmp" in name]
+    assert not [name for name in files(root) if "blobs" in name or "unfinished" in name]
 
 
 def test_a_full_disk_may_be_tried_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
