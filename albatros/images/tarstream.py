@@ -17,6 +17,7 @@ from albatros.images.streams import BLOCK, Reader
 RECORD = 512
 _MAX_EXTENDED = 256 << 10
 _MAX_MEMBERS = 20_000
+_MAX_LAYER_MEMBERS = 2_000_000
 _MAX_PATH = 4096
 
 
@@ -64,10 +65,15 @@ def safe_name(name: str) -> str:
 
 
 class TarStream:
-    """Walks the members of a tar; `read` gives the current member's content."""
+    """Walks the members of a tar; `read` gives the current member's content.
 
-    def __init__(self, raw: Reader) -> None:
+    In a `layer` there are more members, and links may point anywhere: their targets are not read.
+    """
+
+    def __init__(self, raw: Reader, *, layer: bool = False) -> None:
         self._raw = raw
+        self._layer = layer
+        self._most = _MAX_LAYER_MEMBERS if layer else _MAX_MEMBERS
         self._left = 0
         self._padding = 0
 
@@ -77,9 +83,9 @@ class TarStream:
         count = 0
         while (record := self._next_record()) is not None:
             count += 1
-            if count > _MAX_MEMBERS:
+            if count > self._most:
                 raise ImageError(
-                    f"the archive has more than {_MAX_MEMBERS} members; an image archive has a few per layer"
+                    f"the archive has more than {self._most} members; an image archive has a few per layer"
                 )
             size = _number(record[124:136])
             kind = record[156:157]
@@ -112,6 +118,8 @@ class TarStream:
         name = safe_name(extended.get("path") or _name(record))
         if record[156:157] in (b"0", b"\0") and _name(record).endswith("/"):
             what = MemberKind.OTHER
+        if self._layer:
+            return Member(name, what, size)
         target = extended.get("linkpath") or _text(record[157:257])
         if what is MemberKind.SYMBOLIC_LINK:
             target = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
