@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from datetime import datetime
 
-_PLATFORM_HELP = "docker-archive, static binary, or a directory of these; PLATFORM= where the file does not tell it"
+_PLATFORM_HELP = (
+    "docker-archive or OCI layout, static binary, a directory of these, or - for an archive on standard input; "
+    "PLATFORM= where the file does not tell it"
+)
 _ANNOTATION_HELP = "source, revision, version or licenses of the image; repeatable"
 _DEST_HELP = "docker://HOST/PREFIX, dir:PATH or s3://BUCKET/PREFIX?endpoint=URL&region=R&s3ForcePathStyle=true"
 _REF_HELP = "HOST/NAME:TAG, HOST/NAME@sha256:… or dir:PATH/NAME:TAG"

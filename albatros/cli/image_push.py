@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from albatros.cli import DONE, FAILED
 from albatros.cli.image_sources import parse_sources
 from albatros.cli.image_target import open_target
+from albatros.domain import docker_hub
 from albatros.domain.references import RegistryUrl, format_reference, split_tag
 from albatros.errors import AlbatrosError, UsageError
 from albatros.images.assemble import ANNOTATIONS, DEFAULT_MAX_SIZE, AssembleOptions, assemble
@@ -53,11 +54,16 @@ def parse_request(options: argparse.Namespace) -> PushRequest:
     for text in options.tag:
         name, tag = split_tag(text)
         tags.setdefault(name, []).append(tag or _DEFAULT_TAG)
+    destinations = list(dict.fromkeys(RegistryUrl.parse(text) for text in options.to))
+    for url in destinations:
+        if url.host == docker_hub.HOST:
+            for name in tags:
+                docker_hub.full_name(url.prefix, name)
     entrypoint = options.entrypoint or f"/bin/{next(iter(tags)).rpartition('/')[2]}"
     return PushRequest(
         sources=parse_sources(options.sources, entrypoint),
         tags=tags,
-        destinations=list(dict.fromkeys(RegistryUrl.parse(text) for text in options.to)),
+        destinations=destinations,
         options=AssembleOptions(
             annotations=dict(_annotation(text) for text in options.annotation),
             created=options.created,

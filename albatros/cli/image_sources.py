@@ -3,41 +3,85 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
-from albatros.domain.platforms import Platform, PlatformHints
+from albatros.domain.platforms import Platform, PlatformHints, from_file_name
 from albatros.errors import UsageError
 from albatros.images.base import Source
+from albatros.images.directory import is_layout, open_layout
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+STANDARD_INPUT = "-"
+_OPERATING_SYSTEM = "linux"
 
 
 def parse_sources(arguments: list[str], entrypoint: str) -> list[Source]:
     """Every file that the arguments name, directories opened out. Raises UsageError for what is not there."""
-    return [source for argument in arguments for source in _parse(argument, entrypoint)]
+    sources = [source for argument in arguments for source in _parse(argument, entrypoint)]
+    if sum(not source.reopens for source in sources) > 1:
+        raise UsageError("standard input holds one archive; name the others as files")
+    return sources
 
 
 def _parse(argument: str, entrypoint: str) -> list[Source]:
-    explicit, path = _split(argument)
+    explicit, name = _split(argument)
+    if name == STANDARD_INPUT:
+        return [_standard_input(explicit)]
+    path = Path(name)
+    if is_layout(path):
+        return [_layout(path, explicit)]
     if not path.is_dir():
-        return [_file(path, explicit, entrypoint)]
+        return [_file(path, explicit, path.name, entrypoint)]
     if explicit is not None:
         raise UsageError(f"{argument}: a directory holds several platforms; name its files instead")
-    files = sorted(entry for entry in path.iterdir() if entry.name.endswith(ARCHIVE_SUFFIXES) and entry.is_file())
-    if not files:
-        raise UsageError(f"{path} holds no archive such as linux.amd64.tar.gz")
-    return [_file(file, None, entrypoint) for file in files]
+    found = [*_archives(path, entrypoint), *_binaries(path, entrypoint)]
+    if not found:
+        raise UsageError(f"{path} holds neither an archive such as linux.amd64.tar.gz nor a linux/amd64/BINARY")
+    return found
 
 
-def _split(argument: str) -> tuple[Platform | None, Path]:
+def _split(argument: str) -> tuple[Platform | None, str]:
     platform, equals, rest = argument.partition("=")
     if not equals or Path(argument).exists():
-        return None, Path(argument)
-    return Platform.parse(platform), Path(rest)
+        return None, argument
+    return Platform.parse(platform), rest
 
 
-def _file(path: Path, explicit: Platform | None, entrypoint: str) -> Source:
+def _archives(directory: Path, entrypoint: str) -> Iterator[Source]:
+    for entry in sorted(directory.iterdir()):
+        if entry.name.endswith(ARCHIVE_SUFFIXES) and entry.is_file():
+            yield _file(entry, None, entry.name, entrypoint)
+        elif is_layout(entry):
+            yield _layout(entry, None)
+
+
+def _binaries(directory: Path, entrypoint: str) -> Iterator[Source]:
+    """`linux/ARCH/BINARY` and `linux/ARCH/VARIANT/BINARY`."""
+    for pattern in ("*/*", "*/*/*"):
+        for file in sorted((directory / _OPERATING_SYSTEM).glob(pattern)):
+            place = file.parent.relative_to(directory).as_posix()
+            if file.is_file() and from_file_name(place) is not None:
+                yield _file(file, None, place, entrypoint)
+
+
+def _file(path: Path, explicit: Platform | None, place: str, entrypoint: str) -> Source:
     if not path.is_file() or not os.access(path, os.R_OK):
         raise UsageError(f"{path} is not a file or directory that can be read")
-    hints = PlatformHints(explicit=explicit, file_name=path.name)
+    hints = PlatformHints(explicit=explicit, file_name=place)
     return Source(str(path), lambda: path.open("rb"), path.stat().st_size, hints, entrypoint)
+
+
+def _layout(path: Path, explicit: Platform | None) -> Source:
+    return Source(str(path), lambda: open_layout(path), None, PlatformHints(explicit=explicit, file_name=path.name))
+
+
+def _standard_input(explicit: Platform | None) -> Source:
+    return Source(
+        "standard input",
+        lambda: nullcontext(sys.stdin.buffer),
+        hints=PlatformHints(explicit=explicit),
+        reopens=False,
+    )

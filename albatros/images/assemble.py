@@ -11,15 +11,18 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import BinaryIO
 
 from albatros.domain import media
 from albatros.domain.platforms import Platform
+from albatros.domain.references import Digest
 from albatros.errors import AlbatrosError, ImageError, UsageError
-from albatros.images.base import BlobSink, LayerCache, Source
+from albatros.images.base import BlobSink, LayerCache, NullLayerCache, Source
 from albatros.images.layers import Compression, LayerWriter
 from albatros.images.model import Descriptor, Image, PlatformManifest, canonical_json
+from albatros.images.readers import script
+from albatros.images.readers.archive import look_ahead, read_archive
 from albatros.images.readers.binary import ELF_MAGIC, read_binary
-from albatros.images.readers.docker_archive import read_docker_archive
 from albatros.images.readers.parts import ImageParts
 from albatros.images.streams import BoundedReader, PeekReader, StoppedError, unpacked
 
@@ -51,8 +54,10 @@ def assemble(sources: Sequence[Source], sink: BlobSink, cache: LayerCache, optio
     """
     if not sources:
         raise ImageError("there is no source to make an image of")
-    parts = _read_all(sources, LayerWriter(sink, cache, options.compression), options)
-    _refuse_duplicates(sources, parts)
+    reader = _SourceReader(LayerWriter(sink, cache, options.compression), cache, options.max_size)
+    read = _read_all(sources, reader, options.threads)
+    _refuse_duplicates(sources, read)
+    parts = [part for found in read for part in found]
     created = _rfc3339(options.created or max(_moment(part.created) for part in parts))
     annotations = _annotations(options.annotations, created)
     manifests = tuple(_manifest(part, sink, created, annotations) for part in parts)
@@ -62,44 +67,65 @@ def assemble(sources: Sequence[Source], sink: BlobSink, cache: LayerCache, optio
     return image
 
 
-def _read_all(sources: Sequence[Source], writer: LayerWriter, options: AssembleOptions) -> list[ImageParts]:
-    stop = threading.Event()
-    threads = min(len(sources), options.threads or os.cpu_count() or 1)
+class _SourceReader:
+    """Reads sources in several threads; the first that fails stops the others."""
 
-    def read(source: Source) -> ImageParts:
+    def __init__(self, writer: LayerWriter, cache: LayerCache, max_size: int) -> None:
+        self._writer = writer
+        self._remembers = not isinstance(cache, NullLayerCache)
+        self._max_size = max_size
+        self._stop = threading.Event()
+
+    def read(self, source: Source) -> list[ImageParts]:
         try:
-            return _read(source, writer, options.max_size, stop)
+            return self._read(source)
         except AlbatrosError as error:
-            stop.set()
+            self._stop.set()
             raise type(error)(f"{source.label}: {error.detail}") from error
         except BaseException:
-            stop.set()
+            self._stop.set()
             raise
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="assemble") as pool:
-        futures = [pool.submit(read, source) for source in sources]
+    def _read(self, source: Source) -> list[ImageParts]:
+        with source.open() as raw:
+            stream = self._unpacked(raw)
+            head = stream.peek(script.HEAD)
+            if head.startswith(ELF_MAGIC):
+                return [read_binary(stream, source, self._writer)]
+            if head.startswith(script.MAGIC):
+                raise script.refused(source.label)
+            return read_archive(stream, source, self._writer, self._max_size, self._promised(source))
+
+    def _promised(self, source: Source) -> dict[str, Digest]:
+        """Unpacking a second time costs far less than the compression that it may save."""
+        if not self._remembers or not source.reopens:
+            return {}
+        with source.open() as raw:
+            return look_ahead(self._unpacked(raw))
+
+    def _unpacked(self, raw: BinaryIO) -> PeekReader:
+        return PeekReader(BoundedReader(unpacked(raw), self._max_size, self._stop))
+
+
+def _read_all(sources: Sequence[Source], reader: _SourceReader, threads: int) -> list[list[ImageParts]]:
+    with ThreadPoolExecutor(min(len(sources), threads or os.cpu_count() or 1), thread_name_prefix="assemble") as pool:
+        futures = [pool.submit(reader.read, source) for source in sources]
     failures = [error for error in (future.exception() for future in futures) if error is not None]
     if failures:
         raise next((error for error in failures if not isinstance(error, StoppedError)), failures[0])
     return [future.result() for future in futures]
 
 
-def _read(source: Source, writer: LayerWriter, max_size: int, stop: threading.Event) -> ImageParts:
-    with source.open() as raw:
-        stream = PeekReader(BoundedReader(unpacked(raw), max_size, stop))
-        if stream.peek(len(ELF_MAGIC)) == ELF_MAGIC:
-            return read_binary(stream, source, writer)
-        return read_docker_archive(stream, source, writer)
-
-
-def _refuse_duplicates(sources: Sequence[Source], parts: Sequence[ImageParts]) -> None:
-    seen: dict[Platform, Source] = {}
-    for source, part in zip(sources, parts, strict=True):
-        other = seen.setdefault(part.platform, source)
-        if other is not source:
-            raise ImageError(
-                f"{other.label} and {source.label} are both for {part.platform}; an image has one of each, drop one"
-            )
+def _refuse_duplicates(sources: Sequence[Source], read: Sequence[Sequence[ImageParts]]) -> None:
+    seen: dict[Platform, str] = {}
+    for source, parts in zip(sources, read, strict=True):
+        for part in parts:
+            if part.platform in seen:
+                raise ImageError(
+                    f"{seen[part.platform]} and {source.label} are both for {part.platform}; "
+                    "an image has one of each, drop one"
+                )
+            seen[part.platform] = source.label
 
 
 def _manifest(part: ImageParts, sink: BlobSink, created: str, annotations: Mapping[str, str]) -> PlatformManifest:

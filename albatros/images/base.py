@@ -54,10 +54,10 @@ class NullLayerCache:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input of an image: a docker-archive, or a static binary; which of them its first bytes say.
+    """One input of an image: a docker-archive, an OCI layout, or a static binary; which of them its first bytes say.
 
     `label` names it in errors (a flake attribute or a file), `size` is in bytes (None: not known beforehand, archives
-    only), `entrypoint` is where a binary goes in the image, such as `/bin/hello`.
+    only), `entrypoint` is where a binary goes in the image, such as `/bin/hello`; `reopens`: may be read twice.
     """
 
     label: str
@@ -65,3 +65,4 @@ class Source:
     size: int | None = None
     hints: PlatformHints = field(default_factory=PlatformHints)
     entrypoint: str = "/bin/app"
+    reopens: bool = True

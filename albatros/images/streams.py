@@ -62,21 +62,21 @@ class PeekReader:
 
 
 class BoundedReader:
-    """Lets `limit` bytes pass, then raises TooLargeError; raises StoppedError once `stop` is set."""
+    """Lets `limit` bytes pass, then raises TooLargeError; raises StoppedError once `stop` is set; `left` still may."""
 
     def __init__(self, raw: Reader, limit: int, stop: threading.Event) -> None:
         self._raw = raw
-        self._left = limit
         self._limit = limit
         self._stop = stop
+        self.left = limit
 
     def read(self, size: int, /) -> bytes:
         """The next bytes."""
         if self._stop.is_set():
             raise StoppedError("not read to its end, because another source of this image failed")
         data = self._raw.read(size)
-        self._left -= len(data)
-        if self._left < 0:
+        self.left -= len(data)
+        if self.left < 0:
             raise TooLargeError(f"it unpacks to more than {self._limit} bytes; raise the limit if that is meant to be")
         return data
 

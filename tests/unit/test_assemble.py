@@ -1,5 +1,6 @@
 """From sources to one image: equal inputs give an equal index, and a bad source is named."""
 
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import BinaryIO
 import pytest
 
 from albatros.domain.platforms import Platform, PlatformHints
+from albatros.domain.references import Blob, Digest, digest_of
 from albatros.errors import ImageError, StoreFullError, TooLargeError, UsageError
 from albatros.images.assemble import AssembleOptions, assemble
 from albatros.images.base import NullLayerCache, Source
@@ -159,3 +161,51 @@ def test_sources_are_read_at_the_same_time() -> None:
         return replace(inner, open=opened)
 
     assert len(run([meeting(FOUR[0]), meeting(FOUR[2])], replace(OPTIONS, threads=2)).manifests) == 2
+
+
+class Cache:
+    """Remembers layers as the server does."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[Digest, str], Blob] = {}
+        self.stored = 0
+
+    def lookup(self, diff_id: Digest, codec: str, /) -> Blob | None:
+        return self.known.get((diff_id, codec))
+
+    def store(self, diff_id: Digest, codec: str, blob: Blob, /) -> None:
+        self.known[diff_id, codec] = blob
+        self.stored += 1
+
+
+@pytest.mark.parametrize("names", [None, ["abc/layer.tar", "def/layer.tar"]], ids=["layered", "buildImage"])
+def test_a_layer_that_did_not_change_is_not_compressed_again(names: list[str] | None) -> None:
+    store, cache = MemoryStore(), Cache()
+    archive = Archive([layer(hello=b"x" * 9000), layer(world=b"y" * 9000)], layer_names=names)
+    first = assemble([source(gzipped(archive.tar()))], store, cache, OPTIONS)
+    assert cache.stored == 2
+    assert assemble([source(gzipped(archive.tar()))], store, cache, OPTIONS) == first
+    changed = replace(archive, layers=[archive.layers[0], layer(world=b"z" * 9000)])
+    assemble([source(gzipped(changed.tar()))], store, cache, OPTIONS)
+    assert cache.stored == 3
+
+
+def test_a_promise_is_not_believed() -> None:
+    store, cache = MemoryStore(), Cache()
+    good = Archive([layer(hello=b"x" * 9000)], layer_names=["abc/layer.tar"])
+    assemble([source(good.tar())], store, cache, OPTIONS)
+    lying = replace(good, layers=[layer(hello=b"z" * 9000)], diff_ids=[digest_of(good.layers[0])])
+    with pytest.raises(ImageError, match="its bytes have another digest"):
+        assemble([source(lying.tar())], store, cache, OPTIONS)
+
+
+def test_a_source_that_cannot_be_read_twice_is_read_once() -> None:
+    streams = [io.BytesIO(Archive([layer(hello=b"x")]).tar())]
+    once = replace(source(b""), open=streams.pop, reopens=False)
+    assert assemble([once], MemoryStore(), Cache(), OPTIONS).platforms
+
+
+@pytest.mark.parametrize("text", [b"#!/bin/sh\nexec x\n", b"#! /nix/store/x/bin/bash -e\n" + b"#" * 9000])
+def test_a_script_is_told_how_to_become_an_archive(text: bytes) -> None:
+    with pytest.raises(ImageError, match=r"result/stream: it is a script .*\| albatros image push.*runCommand"):
+        run([source(text, "result/stream")])

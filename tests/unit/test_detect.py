@@ -71,3 +71,17 @@ def test_a_blob_that_is_gone() -> None:
     store.blobs.clear()
     with pytest.raises(NotFoundError):
         is_image_archive(store, digest, LIMIT)
+
+
+STREAM = b'#! /nix/store/%s-bash-5.2/bin/bash -e\nexec "/nix/store/%s-stream"  /nix/store/x-hello-conf.json "$@"\n'
+
+
+def test_the_script_of_a_layered_image_counts_and_no_other() -> None:
+    name = b"a" * 32
+    assert check(STREAM % (name, name))
+    assert not check(b"#!/bin/sh\necho hello\n")
+
+
+def test_an_oci_layout() -> None:
+    assert check(write_tar([(member("oci-layout"), b"{}"), (member("index.json"), b"{}")]))
+    assert not check(write_tar([(member("x/oci-layout"), b"{}")]))

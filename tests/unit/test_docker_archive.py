@@ -13,7 +13,7 @@ from albatros.domain.references import digest_of
 from albatros.errors import ImageError, TooLargeError
 from albatros.images.base import NullLayerCache
 from albatros.images.layers import Compression, LayerWriter
-from albatros.images.readers.docker_archive import read_docker_archive
+from albatros.images.readers.archive import look_ahead, read_archive
 from albatros.images.readers.parts import ImageParts
 from albatros.images.streams import unpacked
 from tests.support.archives import Archive, gzipped, layer, member, sha256_hex, source
@@ -25,7 +25,8 @@ GOOD = Archive([FIRST, SECOND])
 
 def read(data: bytes, hints: PlatformHints | None = None) -> ImageParts:
     writer = LayerWriter(MemoryStore(), NullLayerCache(), Compression.GZIP)
-    return read_docker_archive(unpacked(io.BytesIO(data)), source(data, hints=hints), writer)
+    (parts,) = read_archive(unpacked(io.BytesIO(data)), source(data, hints=hints), writer, 1 << 30, {})
+    return parts
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["manifest first", "manifest last"])
@@ -183,7 +184,7 @@ def test_many_json_files_are_refused() -> None:
     [
         (b"", "truncated"),
         (b"hello" * 300, "not a tar"),
-        (layer(a=b"x"), "no manifest.json"),
+        (layer(a=b"x"), "neither manifest.json nor index.json"),
     ],
 )
 def test_what_is_no_archive_is_said_to_be_none(data: bytes, error: str) -> None:
@@ -195,3 +196,14 @@ def test_what_is_no_archive_is_said_to_be_none(data: bytes, error: str) -> None:
 def test_a_truncated_archive_is_refused(cut: int) -> None:
     with pytest.raises(ImageError, match=r"truncated|no manifest.json"):
         read(gzipped(GOOD.tar())[:-9] if cut == 3000 else GOOD.tar()[:cut])
+
+
+def test_the_promises_of_an_archive_are_known_beforehand() -> None:
+    archive = Archive([FIRST, SECOND], layer_names=["abc/layer.tar", "def/layer.tar"])
+    promised = {"abc/layer.tar": digest_of(FIRST), "def/layer.tar": digest_of(SECOND)}
+    assert look_ahead(unpacked(io.BytesIO(gzipped(archive.tar())))) == promised
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 600, GOOD.tar()[:3000], replace(GOOD, config_bytes=b"[").tar()])
+def test_an_archive_that_cannot_be_read_promises_nothing(data: bytes) -> None:
+    assert look_ahead(io.BytesIO(data)) == {}

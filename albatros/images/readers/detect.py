@@ -7,26 +7,28 @@ import threading
 from albatros.domain.references import Digest
 from albatros.errors import ImageError, TooLargeError
 from albatros.images.base import BlobSource
+from albatros.images.readers import script
+from albatros.images.readers.docker_archive import MANIFEST
+from albatros.images.readers.oci_layout import MARKER
 from albatros.images.streams import BoundedReader, PeekReader, unpacked
 from albatros.images.tarstream import RECORD, TarStream, looks_like_tar
 
-_MANIFEST = "manifest.json"
-
 
 def is_image_archive(blobs: BlobSource, digest: Digest, max_size: int) -> bool:
-    """Whether a blob is a docker-archive, packed or not; at most `max_size` unpacked bytes are looked through.
+    """Whether a blob is an image archive, packed or not; at most `max_size` unpacked bytes are looked through.
 
-    A tar counts once it holds `manifest.json`, or ends damaged behind a layer: reading that one then says what is
-    wrong. Raises NotFoundError or StoreError.
+    A tar counts once it holds `manifest.json` or `oci-layout`, or ends damaged behind a layer; so does the script that
+    prints one: reading these then says what is wrong. Raises NotFoundError or StoreError.
     """
     has_layer = False
     with blobs.open(digest) as raw:
         try:
             stream = PeekReader(BoundedReader(unpacked(raw), max_size, threading.Event()))
-            if not looks_like_tar(stream.peek(RECORD)):
-                return False
+            head = stream.peek(script.HEAD)
+            if not looks_like_tar(head[:RECORD]):
+                return script.prints_image(head)
             for member in TarStream(stream):
-                if member.name == _MANIFEST:
+                if member.name in (MANIFEST, MARKER):
                     return True
                 has_layer = has_layer or member.name.endswith("/layer.tar")
         except (ImageError, TooLargeError):

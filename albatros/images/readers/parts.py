@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from albatros.domain.platforms import Platform
+from albatros.errors import ImageError
 from albatros.images.layers import Layer
 from albatros.images.model import JsonObject
 
@@ -30,3 +32,33 @@ class ImageParts:
         if created and not self.created:
             finished["created"] = created
         return finished
+
+
+def text(config: Mapping[str, object], key: str) -> str:
+    """A text of a config, empty when it is missing. Raises ImageError for anything else."""
+    value = config.get(key) or ""
+    if not isinstance(value, str):
+        raise ImageError(f"{key!r} in the config is not text")
+    return value
+
+
+def claimed_diff_ids(config: Mapping[str, object]) -> list[object]:
+    """What a config says of its layers. Raises ImageError when it says nothing."""
+    rootfs = config.get("rootfs")
+    claimed = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(claimed, list):
+        raise ImageError("the config has no rootfs.diff_ids")
+    return claimed
+
+
+def check_diff_ids(config: Mapping[str, object], layers: tuple[Layer, ...], listed_in: str) -> None:
+    """Compare what a config says with the layers that came. Raises ImageError."""
+    claimed = claimed_diff_ids(config)
+    if len(claimed) != len(layers):
+        raise ImageError(f"the config names {len(claimed)} layers, {listed_in} {len(layers)}")
+    for number, (diff_id, layer) in enumerate(zip(claimed, layers, strict=True), start=1):
+        if diff_id != layer.diff_id:
+            raise ImageError(
+                f"layer {number} has the bytes of {layer.diff_id}, but the config says {str(diff_id)[:80]}: "
+                "the archive is damaged or was changed"
+            )

@@ -1,0 +1,156 @@
+"""Where `albatros image push` reads from, and bad input: a clear sentence, and nothing at any destination."""
+
+import io
+import json
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from albatros import cli
+from albatros.domain import media
+from albatros.domain.references import digest_of
+from tests.support.archives import Archive, elf, gzipped, layer, member, write_tar
+
+LAYER = layer(hello=b"hello" * 2000)
+GOOD = Archive([LAYER], {"architecture": "arm64", "os": "linux"})
+
+
+@pytest.fixture(autouse=True)
+def only_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cli, "COMMANDS", ("image",))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+
+
+def push(tmp_path: Path, *arguments: object, name: str = "alba/hello:v1") -> int:
+    target = f"dir:{tmp_path / 'registry'}"
+    try:
+        return cli.main(["image", "push", "-t", name, "--json", *map(str, arguments), "--to", target])
+    except SystemExit as end:
+        return int(str(end.code))
+
+
+def platforms(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    printed: dict[str, list[str]] = json.loads(capsys.readouterr().out)
+    return printed["platforms"]
+
+
+def layout(directory: Path, architecture: str) -> Path:
+    """An OCI layout as `skopeo copy … oci:DIRECTORY` writes it."""
+    blobs = directory / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+
+    def add(data: bytes, kind: str) -> dict[str, object]:
+        (blobs / digest_of(data)[7:]).write_bytes(data)
+        return {"mediaType": kind, "digest": digest_of(data), "size": len(data)}
+
+    config = {"architecture": architecture, "os": "linux", "rootfs": {"diff_ids": [digest_of(LAYER)]}}
+    manifest = {
+        "config": add(json.dumps(config).encode(), media.CONFIG),
+        "layers": [add(gzipped(LAYER), "application/vnd.oci.image.layer.v1.tar+gzip")],
+    }
+    index = {"manifests": [add(json.dumps(manifest).encode(), media.MANIFEST)]}
+    (directory / "index.json").write_text(json.dumps(index))
+    (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    return directory
+
+
+def test_an_archive_on_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(GOOD.tar())))
+    assert push(tmp_path, "-") == 0
+    assert platforms(capsys) == ["linux/arm64/v8"]
+
+
+def test_standard_input_is_one_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert push(tmp_path, "-", "arm=-") == 2
+    assert "standard input holds one archive" in capsys.readouterr().err
+
+
+def test_an_oci_layout_and_a_directory_of_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sources = tmp_path / "sources"
+    layout(sources / "linux.amd64", "amd64")
+    (sources / "linux.arm64.tar.gz").write_bytes(gzipped(GOOD.tar()))
+    for place, architecture in (("linux/386", "386"), ("linux/arm/v7", "arm")):
+        (sources / place).mkdir(parents=True)
+        (sources / place / "hello-386").write_bytes(elf(architecture))
+    (sources / "linux" / "notes").mkdir()
+    (sources / "linux" / "notes" / "text").write_text("no platform")
+    assert push(tmp_path, sources) == 0
+    assert platforms(capsys) == ["linux/386", "linux/amd64", "linux/arm/v7", "linux/arm64/v8"]
+    assert push(tmp_path, sources / "linux.amd64") == 0
+    assert platforms(capsys) == ["linux/amd64"]
+
+
+BOMB = write_tar([(member("big"), bytes(8 << 20))])
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (gzipped(GOOD.tar())[:-50], "truncated"),
+        (GOOD.tar()[:4000], "truncated"),
+        (replace(GOOD, extra=[(member("../../etc/cron.d/x"), b"x")]).tar(), "outside itself"),
+        (replace(GOOD, extra=[(member("/etc/passwd"), b"x")]).tar(), "outside itself"),
+        (replace(GOOD, extra=[(member("x", tarfile.SYMTYPE, "../../etc"), b"")]).tar(), "outside itself"),
+        (replace(GOOD, diff_ids=[digest_of(b"other")]).tar(), "the archive is damaged or was changed"),
+        (replace(GOOD, config_bytes=b"<xml>").tar(), "is not JSON"),
+        (replace(GOOD, config_bytes=b'{"a":"' + b"x" * (5 << 20) + b'"}').tar(), "may have 4194304"),
+        (replace(GOOD, layers=[BOMB]).tar(), " to more than 6291456 bytes; raise the limit"),
+        (
+            gzipped(replace(GOOD, layers=[gzipped(BOMB)], diff_ids=[digest_of(BOMB)]).tar()),
+            "unpack to more than 6291456",
+        ),
+        (b"#!/nix/store/bash\nexec x", "| albatros image push … -"),
+        (b'{"version":1}', "truncated"),
+        (b"rubbish" * 600, "is not a tar archive"),
+    ],
+    ids=[
+        "truncated gzip",
+        "truncated tar",
+        "name with ..",
+        "absolute name",
+        "link with ..",
+        "other diff_id",
+        "config",
+        "large config",
+        "bomb",
+        "bomb in a layer",
+        "script",
+        "JSON",
+        "rubbish",
+    ],
+)
+def test_bad_input_is_told_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes, said: str
+) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad.tar"
+    good.write_bytes(elf("amd64"))
+    bad.write_bytes(data)
+    assert push(tmp_path, good, bad, "--max-size", "6M") == 1
+    error = capsys.readouterr().err
+    assert f"{bad}: " in error
+    assert said in error
+    assert not (tmp_path / "registry").exists()
+
+
+def test_a_manifest_that_no_registry_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = tmp_path / "good"
+    good.write_bytes(elf("amd64"))
+    licenses = "x" * (5 << 20)
+    assert push(tmp_path, good, "--annotation", f"licenses={licenses}") == 1
+    assert "registries take at most 4194304" in capsys.readouterr().err
+    assert not (tmp_path / "registry").exists()
+
+
+def test_a_name_that_docker_hub_would_refuse_is_told_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = tmp_path / "good"
+    good.write_bytes(elf("amd64"))
+    assert push(tmp_path, good, "--to", "docker://docker.io/alba", name="hello/tools:v1") == 2
+    assert "Docker Hub would refuse the name 'alba/hello/tools'" in capsys.readouterr().err
+    assert not (tmp_path / "registry").exists()
