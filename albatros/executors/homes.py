@@ -115,19 +115,19 @@ def choose_python(home: Home) -> str:
 
 
 def _runs(python: str, home: Home) -> bool:
-    command = [python, "-I", "-S", "-c", "import sys, ctypes, http.client; sys.exit(sys.version_info < (3, 11))"]
-    ids = home.isolation.ids()
+    program = "import sys, ctypes, http.client; sys.exit(sys.version_info < (3, 11))"
+    start = home.isolation.start([python, "-I", "-S", "-c", program])
     try:
         done = subprocess.run(
-            command,
+            start.argv,
             cwd="/",
             env={},
             capture_output=True,
             timeout=TRY_SECONDS,
             check=False,
-            user=ids.get("user"),
-            group=ids.get("group"),
-            extra_groups=[] if ids else None,
+            user=start.user,
+            group=start.group,
+            extra_groups=start.extra_groups,
         )
     except (OSError, subprocess.TimeoutExpired):
         return False

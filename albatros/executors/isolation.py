@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from albatros.errors import ConfigError
+from albatros.users import Start, as_user
 
 DEFAULT_USER = "albatros-runner"
 DEFAULT_UID = 64198
@@ -48,10 +49,20 @@ class Isolation:
         """Whether the runner can read neither the server's data nor its keys."""
         return self.kind is not IsolationKind.NONE
 
-    def command(self, argv: Sequence[str], *, hidden: Sequence[Path], shown: Sequence[Path]) -> list[str]:
-        """How to start a program so; what is `hidden` appears empty, except for the directories `shown` of it."""
-        if self.kind is not IsolationKind.BWRAP:
-            return list(argv)
+    def start(self, argv: Sequence[str], *, hidden: Sequence[Path] = (), shown: Sequence[Path] = ()) -> Start:
+        """How to start a program so; bubblewrap shows what is `hidden` empty, except for the directories `shown` of it.
+
+        Another user is kept away by the files' own modes.
+        """
+        match self.kind:
+            case IsolationKind.OTHER_USER:
+                return as_user(self.uid, self.gid, argv)
+            case IsolationKind.BWRAP:
+                return Start(self._in_bwrap(argv, hidden, shown))
+            case IsolationKind.NONE:
+                return Start(list(argv))
+
+    def _in_bwrap(self, argv: Sequence[str], hidden: Sequence[Path], shown: Sequence[Path]) -> list[str]:
         # Processes are hidden too: through /proc, one of the same user would show its memory and its root directory.
         wrapped = ["bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--unshare-ipc"]
         for path in hidden:
@@ -59,10 +70,6 @@ class Isolation:
         for path in shown:
             wrapped += ["--bind", str(path), str(path)]
         return [*wrapped, "--proc", "/proc", "--", *argv]
-
-    def ids(self) -> dict[str, int]:
-        """The keywords for subprocess that change the user, empty when it stays."""
-        return {"user": self.uid, "group": self.gid} if self.kind is IsolationKind.OTHER_USER else {}
 
 
 def decide(user: str) -> Isolation:

@@ -193,10 +193,9 @@ class LocalExecutor:
 
     def _popen(self, environment: dict[str, str], stderr: int, workdir: Path) -> subprocess.Popen[bytes]:
         command = [self._python, "-I", "-S", str(self._home.zipapp)]
-        wrapped = self.isolation.command(command, hidden=self._hidden(), shown=[self._home.base])
-        ids = self.isolation.ids()
+        start = self.isolation.start(command, hidden=self._hidden(), shown=[self._home.base])
         return subprocess.Popen(
-            wrapped,
+            start.argv,
             env=environment,
             cwd="/" if self.isolation.kind is IsolationKind.BWRAP else workdir,
             stdin=subprocess.DEVNULL,
@@ -204,9 +203,9 @@ class LocalExecutor:
             stderr=stderr,
             start_new_session=True,
             umask=0o077,
-            user=ids.get("user"),
-            group=ids.get("group"),
-            extra_groups=[] if ids else None,
+            user=start.user,
+            group=start.group,
+            extra_groups=start.extra_groups,
         )
 
     def _hidden(self) -> list[Path]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from albatros.domain.refs import one_line
 from albatros.errors import ForgeError, ForgeUnavailableError
+from albatros.users import Start, as_user
 
 GIT_SECONDS = 20
 MAX_OUTPUT = 32 << 20
@@ -30,12 +32,13 @@ def run_git(repo: Path, *arguments: str, data: bytes = b"") -> bytes:
 
 def try_git(repo: Path, *arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run a git command that may fail. Raises ForgeError or ForgeUnavailableError."""
-    owner = repo.stat() if os.geteuid() == 0 else None
+    command = ["git", f"--git-dir={repo}", *arguments]
+    start = _as_owner(repo, command) if os.geteuid() == 0 else Start(command)
     # Spooled to a file: whoever pushes decides how long git's answers are.
     with tempfile.TemporaryFile() as stdout:
         try:
             process = subprocess.run(
-                ["git", f"--git-dir={repo}", *arguments],
+                start.argv,
                 input=data,
                 stdout=stdout,
                 stderr=subprocess.PIPE,
@@ -43,9 +46,9 @@ def try_git(repo: Path, *arguments: str, data: bytes = b"") -> subprocess.Comple
                 env=_environment(repo),
                 timeout=GIT_SECONDS,
                 check=False,
-                user=owner.st_uid if owner else None,
-                group=owner.st_gid if owner else None,
-                extra_groups=() if owner else None,
+                user=start.user,
+                group=start.group,
+                extra_groups=start.extra_groups,
             )
         except subprocess.TimeoutExpired:
             raise ForgeUnavailableError(f"git {arguments[0]} in {repo} took over {GIT_SECONDS} s") from None
@@ -56,6 +59,11 @@ def try_git(repo: Path, *arguments: str, data: bytes = b"") -> subprocess.Comple
     if len(output) > MAX_OUTPUT:
         raise ForgeError(f"git {arguments[0]} in {repo} printed over {MAX_OUTPUT} bytes")
     return subprocess.CompletedProcess(process.args, process.returncode, output, process.stderr)
+
+
+def _as_owner(repo: Path, command: Sequence[str]) -> Start:
+    owner = repo.stat()
+    return as_user(owner.st_uid, owner.st_gid, command)
 
 
 def _environment(repo: Path) -> dict[str, str]:

@@ -119,7 +119,7 @@ def test_bubblewrap_hides_the_data_and_the_servers_process(data: Path, tmp_path:
     token = home / "token"
     token.write_text(paths)
     confined = Isolation(IsolationKind.BWRAP, os.geteuid(), os.getegid(), "")
-    command = confined.command([sys.executable, "-c", CURIOUS], hidden=[data, config], shown=[home])
+    command = confined.start([sys.executable, "-c", CURIOUS], hidden=[data, config], shown=[home]).argv
     environment = {"ALBATROS_TOKEN_FILE": str(token), "PATH": os.environ["PATH"]}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert SECRET not in done.stderr
