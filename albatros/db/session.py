@@ -7,6 +7,7 @@ two writers wait for one another instead of failing in the middle.
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from albatros.errors import ConfigError, DatabaseUnavailableError
 
 BUSY_SECONDS = 10
 POOL_SIZE = 8
+LOCKED = f"the database is locked by another writer for more than {BUSY_SECONDS} s; the work is tried again"
 
 
 def now() -> datetime:
@@ -36,6 +38,7 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
+        self._turn = threading.Lock()
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -43,11 +46,24 @@ class Database:
 
         Raises DatabaseUnavailableError when the database is locked, full or unreachable.
         """
-        with self._session() as session:
+        with self._own_turn(), self._session() as session:
             if self.is_sqlite:
                 session.connection(execution_options={"sqlite_begin": "IMMEDIATE"})
             yield session
             session.commit()
+
+    @contextmanager
+    def _own_turn(self) -> Iterator[None]:
+        """Threads of one process take turns on SQLite: its own lock is polled, with pauses of up to 100 ms."""
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._turn.acquire(timeout=BUSY_SECONDS):
+            raise DatabaseUnavailableError(LOCKED)
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -132,7 +148,7 @@ def _begin_sqlite(connection: Connection) -> None:
 def _explain(error: OperationalError | InterfaceError) -> str:
     text = str(error.orig).lower()
     if "locked" in text or "busy" in text:
-        return f"the database is locked by another writer for more than {BUSY_SECONDS} s; the work is tried again"
+        return LOCKED
     if "full" in text or "no space" in text:
         return "the database's disk is full; free some space, and the work resumes"
     return f"the database cannot be used ({error.orig}); the work resumes when it is back"
