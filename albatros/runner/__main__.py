@@ -48,18 +48,17 @@ def _attempt(server: Server, directory: str) -> int:
     try:
         order = parse_order(document)
     except JobFailedError as error:
-        log = LogStream(server, spool, LOG_BYTES_UNTIL_ORDERED, [])
-        log.line(error.message)
+        log = LogStream(server, spool, LOG_BYTES_UNTIL_ORDERED, [], error.message)
         failed: dict[str, object] = {"outcome": "failed", "reason": str(error.reason), "message": error.message}
         return _report(server, log, {**failed, "nix_version": None, "evaluation": None, "outputs": []})
     server.lease_seconds = float(order.lease_seconds)
-    log = LogStream(server, spool, order.limits.log_bytes, order.secrets())
-    log.line(f"claimed on {os.uname().nodename}; cloning {order.repo.full_name} at {order.repo.commit}")
+    first = f"claimed on {os.uname().nodename}; cloning {order.repo.full_name} at {order.repo.commit}"
+    log = LogStream(server, spool, order.limits.log_bytes, order.secrets(), first)
     return _do(server, log, order, directory, started)
 
 
 def _do(server: Server, log: LogStream, order: Order, directory: str, started: float) -> int:
-    # Imported here and not above: the line above is on its way to the server meanwhile.
+    # Imported here and not above, so that a log has its first line soon.
     from albatros.runner.children import Children  # noqa: PLC0415
     from albatros.runner.job import run_job  # noqa: PLC0415
     from albatros.runner.lease import Lease  # noqa: PLC0415

@@ -22,7 +22,11 @@ NOTE_BYTES = 200
 class LogStream:
     """Takes lines from any thread; one thread of its own sends them."""
 
-    def __init__(self, server: Server, spool: str, limit: int, secrets: list[str]) -> None:
+    def __init__(self, server: Server, spool: str, limit: int, secrets: list[str], first: str = "") -> None:
+        """`first` is a line that is sent before this returns, while nothing else wants the interpreter.
+
+        Raises LeaseLostError when the server wants to hear no more.
+        """
         self._server = server
         self._file = os.open(spool, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self._secrets = [secret.encode() for secret in secrets if len(secret) >= 6]
@@ -36,6 +40,11 @@ class LogStream:
         self._closed = False
         self._starts = [0]
         """Where each piece begins in the spool; the last entry is where the next one will."""
+        self._next = 0
+        self._last_sent = 0.0
+        if first:
+            self.line(first)
+            self._send_piece()
         self._thread = threading.Thread(target=self._send_all, name="log", daemon=True)
         self._thread.start()
 
@@ -89,24 +98,31 @@ class LogStream:
 
     def _send_all(self) -> None:
         """The sending thread: the first line at once, later ones gathered for a moment."""
-        seq, last_sent = 0, 0.0
         try:
-            while self._wait(seq):
-                self._gather(last_sent + GATHER_SECONDS - time.monotonic())
-                seq = self._server.put_log(seq, self._starts[seq], self._piece(seq))
-                # A server that expects more than was ever sent is given what there is.
-                seq = min(seq, len(self._starts) - 1)
-                last_sent = time.monotonic()
-        except (LeaseLostError, JobFailedError) as error:
+            while self._wait():
+                self._gather(self._last_sent + GATHER_SECONDS - time.monotonic())
+                self._send_piece()
+        except LeaseLostError as error:
             print(f"albatros-runner: the log can no longer be sent: {error}", file=sys.stderr)
-            self._server.lost.set()
         finally:
             self._server.hang_up()
 
-    def _wait(self, seq: int) -> bool:
-        """Wait until there is something to send from `seq` on; false when all is sent and the log is closed."""
+    def _send_piece(self) -> None:
+        """Send the next piece. Raises LeaseLostError, also when the server refuses a piece."""
+        seq = self._next
+        try:
+            seq = self._server.put_log(seq, self._starts[seq], self._piece(seq))
+        except JobFailedError as error:
+            self._server.lost.set()
+            raise LeaseLostError(error.message) from error
+        # A server that expects more than was ever sent is given what there is.
+        self._next = min(seq, len(self._starts) - 1)
+        self._last_sent = time.monotonic()
+
+    def _wait(self) -> bool:
+        """Wait until there is something to send; false when all is sent and the log is closed."""
         with self._changed:
-            while seq == len(self._starts) - 1 and self._starts[-1] == self._written:
+            while self._next == len(self._starts) - 1 and self._starts[-1] == self._written:
                 if self._closed:
                     return False
                 self._changed.wait()
