@@ -1,4 +1,4 @@
-"""What every registry promises: a directory, Garage, Debian's docker-registry, and the two fakes of other tests."""
+"""What every registry promises: a directory, Garage, docker-registry, Gitea, and the two fakes of other tests."""
 
 import json
 import threading
@@ -27,6 +27,7 @@ from albatros.images.verify import read_published, verify_platform
 from albatros.registries.base import Credentials, Manifest, Registry
 from albatros.registries.opening import open_registry
 from tests.services.garage import BUCKET, GarageServer
+from tests.services.gitea_server import ADMIN, GiteaServer
 from tests.services.registry import RegistryServer
 from tests.support.archives import Archive, elf, layer, source
 from tests.support.faulty_registry import faulty_registry
@@ -38,7 +39,7 @@ DATA = b"some bytes of a layer" * 5000
 BLOB = Blob(digest_of(DATA), len(DATA))
 
 
-@pytest.fixture(params=["dir", "garage", "docker-registry", "http-fake", "fake"])
+@pytest.fixture(params=["dir", "garage", "docker-registry", "gitea", "http-fake", "fake"])
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
     if request.param == "docker-registry":
         server: RegistryServer = request.getfixturevalue("registry_server")
@@ -48,6 +49,10 @@ def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registr
     elif request.param == "garage":
         garage: GarageServer = request.getfixturevalue("garage")
         yield from opened(garage.url_of(f"{BUCKET}/{uuid.uuid4()}"), garage.credentials)
+    elif request.param == "gitea":
+        gitea: GiteaServer = request.getfixturevalue("gitea")
+        login = Credentials(ADMIN, gitea.token, "the fixture")
+        yield from opened(f"docker://{gitea.host}/{ADMIN}/{uuid.uuid4()}", login)
     elif request.param == "http-fake":
         with faulty_registry() as memory:
             yield from opened(memory.url)

@@ -228,7 +228,7 @@ def test_verify_finds_what_is_damaged(image: Command, archives: Path, tmp_path: 
         (["{binary}", "-t", "hello", "--to", "docker://u:hunter22@h/x"], "holds no credentials"),
         (["{binary}.gone", "-t", "hello", "--to", "dir:{root}"], "is not a file"),
         (["vax={binary}", "-t", "hello", "--to", "dir:{root}"], "not a platform"),
-        (["{empty}", "-t", "hello", "--to", "dir:{root}"], "holds no archive"),
+        (["{empty}", "-t", "hello", "--to", "dir:{root}"], "holds neither an archive"),
         (["amd64={empty}", "-t", "hello", "--to", "dir:{root}"], "several platforms"),
         (["{binary}", "-t", "hello", "--annotation", "colour=red", "--to", "dir:{root}"], "KEY one of"),
         (["{binary}", "-t", "hello", "--created", "today", "--to", "dir:{root}"], "not a time"),
