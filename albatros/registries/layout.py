@@ -16,17 +16,24 @@ from albatros.domain.references import Digest, is_digest
 from albatros.errors import RegistryError, UsageError
 
 PING_KEY = "v2/index.html"
+LIST_KEY = "index.html"
+"""The page that lists the images."""
+_PAGE_FILE = "index.html"
+_SUMMARY_FILE = "_summary"
+"""No part of a name begins with `_`."""
 PRIVATE = ".albatros"
 """Leases, tombstones, shadows, temporary files and the table of headers; no client asks for them."""
 LEASES = f"{PRIVATE}/leases/"
 TOMBSTONES = f"{PRIVATE}/tombstones/"
 REFERRERS = f"{PRIVATE}/referrers/"
+PAGES = f"{PRIVATE}/pages/"
 TEMPORARY = f"{PRIVATE}/unfinished/"
 SHADOWS = f"{PRIVATE}/shadows"
 _IMMUTABLE = "public, max-age=31536000, immutable"
 _CHANGING = "no-cache"
-_RESERVED = frozenset({"manifests", "blobs", "tags", "referrers"})
+_RESERVED = frozenset({"manifests", "blobs", "tags", "referrers", _PAGE_FILE})
 _JSON = "application/json"
+_HTML = "text/html; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,8 @@ RULES = (
     Rule(f"^/v2/.+/blobs/{_DIGEST}$", Headers(media.BYTES, _IMMUTABLE)),
     Rule("^/v2/.+/tags/list$", Headers(_JSON)),
     Rule(f"^/v2/.+/referrers/{_DIGEST}$", Headers(media.INDEX)),
+    Rule("^/$", Headers(_HTML), file=LIST_KEY),
+    Rule("^/(images/.+/)?index[.]html$", Headers(_HTML)),
 )
 
 
@@ -107,6 +116,21 @@ def referrer_marker_key(name: str, subject: Digest, referrer: Digest) -> str:
     return referrer_markers(name, subject) + referrer
 
 
+def page_key(name: str) -> str:
+    """Where the page of a name is."""
+    return f"images/{name}/{_PAGE_FILE}"
+
+
+def summary_key(name: str) -> str:
+    """Where it is kept what the page of a name was made from."""
+    return f"{PAGES}{name}/{_SUMMARY_FILE}"
+
+
+def summarized(key: str) -> str:
+    """The name whose summary has this key."""
+    return key.removeprefix(PAGES).removesuffix(f"/{_SUMMARY_FILE}")
+
+
 def manifest_headers(reference: str, media_type: str) -> Headers:
     """The headers of a manifest. Raises RegistryError for a type that the layout has no rule for."""
     if media_type not in (media.INDEX, media.MANIFEST):
@@ -117,6 +141,7 @@ def manifest_headers(reference: str, media_type: str) -> Headers:
 BLOB_HEADERS = Headers(media.BYTES, _IMMUTABLE)
 JSON_HEADERS = Headers(_JSON)
 INDEX_HEADERS = Headers(media.INDEX)
+PAGE_HEADERS = Headers(_HTML)
 
 
 def find_rules(path: str) -> list[Rule]:
@@ -154,7 +179,7 @@ def nginx_fragment() -> str:
         otherwise = f"@albatros{number + 1}" if rule.shadow else "=404"
         file = f"/{rule.file}" if rule.file else f"/{rule.shadow}$uri" if rule.shadow else "$uri"
         lines.append(
-            f"location {where} {{ types {{}} default_type {rule.headers.content_type}; "
+            f'location {where} {{ types {{}} default_type "{rule.headers.content_type}"; '
             f'add_header Cache-Control "{rule.headers.cache_control}"; try_files {file} {otherwise}; }}'
         )
     return "\n".join(lines) + "\n"
@@ -172,7 +197,7 @@ def caddy_fragment() -> str:
             f"\t\tfile {target}",
             "\t}",
             f"\thandle @albatros{number} {{",
-            f"\t\theader Content-Type {rule.headers.content_type}",
+            f'\t\theader Content-Type "{rule.headers.content_type}"',
             f'\t\theader Cache-Control "{rule.headers.cache_control}"',
             f"\t\trewrite * {target}",
             "\t\tfile_server",

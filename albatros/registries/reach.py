@@ -12,11 +12,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from albatros.domain import media
 from albatros.domain.references import Digest, digest_of, is_digest, parse_digest
-from albatros.errors import AlbatrosError, NotFoundError, RegistryError
+from albatros.errors import AlbatrosError, RegistryError
 from albatros.registries import layout
 from albatros.registries.objects import ObjectStore
+from albatros.registries.static_tags import manifest_reader
 
 _ATTACHMENT = re.compile(r"sha256-([0-9a-f]{64})(?:\..+)?")
 
@@ -61,7 +61,7 @@ class Reach:
         return marked
 
     def _tagged(self, name: str, tag: str) -> list[Digest]:
-        data = self._read(name, tag)
+        data = manifest_reader(self._objects, name)(tag)
         if data is None:
             return []
         digest = digest_of(data)
@@ -71,20 +71,13 @@ class Reach:
     def _children(self, name: str, digest: Digest) -> list[Digest]:
         if (name, digest) in self._edges:
             return self._edges[name, digest]
-        data = self._read(name, digest)
+        data = manifest_reader(self._objects, name)(digest)
         return [] if data is None else self._remembered(name, digest, data)
 
     def _remembered(self, name: str, digest: Digest, data: bytes) -> list[Digest]:
         if (name, digest) not in self._edges:
             self._edges[name, digest] = _named(name, digest, data)
         return self._edges[name, digest]
-
-    def _read(self, name: str, reference: str) -> bytes | None:
-        try:
-            with self._objects.open(layout.manifest_key(name, reference)) as stream:
-                return stream.read(media.MAX_MANIFEST + 1)
-        except NotFoundError:
-            return None
 
 
 def _named(name: str, digest: Digest, data: bytes) -> list[Digest]:

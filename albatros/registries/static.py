@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 from albatros.domain import media
 from albatros.domain.references import Blob, Digest, digest_of, is_digest
 from albatros.errors import NotFoundError, RegistryError
-from albatros.registries import layout, leases, static_referrers, static_tags
+from albatros.registries import layout, leases, pages, static_referrers, static_tags
 from albatros.registries.base import BlobOpener, Manifest
 from albatros.registries.objects import ObjectStore, StoredObject
 
@@ -33,6 +33,7 @@ class StaticRegistry:
         self._objects = objects
         self._address = address
         self._held = 0
+        self._moved: set[str] = set()
         self._lock = threading.Lock()
 
     @property
@@ -42,7 +43,10 @@ class StaticRegistry:
 
     @contextmanager
     def hold(self, name: str, digests: Sequence[Digest], /) -> Iterator[None]:
-        """A lease object in the target itself, so that every collector sees every pusher; gone at the end."""
+        """A lease object in the target itself, so that every collector sees every pusher; gone at the end.
+
+        Then the pages for people are brought up to date, once for all tags that moved.
+        """
         layout.check_static_name(name)
         with leases.hold(self._objects, name, digests):
             with self._lock:
@@ -52,6 +56,9 @@ class StaticRegistry:
             finally:
                 with self._lock:
                     self._held -= 1
+            if name in self._moved:
+                self._moved.discard(name)
+                pages.update(self._objects, name)
 
     def blob_size(self, name: str, digest: Digest) -> int | None:
         """The size of a blob's object."""
@@ -119,6 +126,7 @@ class StaticRegistry:
         headers = layout.manifest_headers(tag, manifest.media_type)
         self._put(layout.manifest_key(name, tag), manifest.data, headers)
         static_tags.reconcile(self._objects, name)
+        self._moved.add(name)
 
     def _find(self, key: str) -> StoredObject | None:
         """An object that will stay while a lease is held: one that a collector could soon take for old is made young.

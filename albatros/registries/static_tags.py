@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from functools import partial
 
+from albatros.domain import media
 from albatros.domain.references import is_digest
 from albatros.errors import NotFoundError, RegistryUnavailableError
 from albatros.registries import layout
@@ -20,6 +22,19 @@ _ROUNDS = 20
 def list_tags(objects: ObjectStore, name: str) -> list[str]:
     """The tags that are there as keys, sorted."""
     return [found for found in objects.names(layout.manifests_prefix(name)) if not is_digest(found)]
+
+
+def manifest_reader(objects: ObjectStore, name: str) -> Callable[[str], bytes | None]:
+    """Reads the manifests of a name by tag or digest, 4 MiB of each at most; None for one that is not there."""
+
+    def read(reference: str) -> bytes | None:
+        try:
+            with objects.open(layout.manifest_key(name, reference)) as stream:
+                return stream.read(media.MAX_MANIFEST + 1)
+        except NotFoundError:
+            return None
+
+    return read
 
 
 def announce(objects: ObjectStore, name: str, tag: str) -> None:

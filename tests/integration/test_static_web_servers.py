@@ -13,24 +13,14 @@ from albatros.images.model import Image
 from albatros.images.publish import publish
 from albatros.registries.objects import DirectoryObjects
 from albatros.registries.static import StaticRegistry
-from tests.services.process import answers, free_port, hand_over, private_dir, running, unprivileged
+from tests.services.nginx import serve_nginx
+from tests.services.process import private_dir, unprivileged
 from tests.support.archives import elf, source
 from tests.support.flakes import AMD64, ARMV6
-from tests.support.pulls import Remote
 from tests.support.stores import MemoryStore
-from tests.tools import find, needs, require
+from tests.tools import needs
 
 NAME = "alba/hello"
-_NGINX = """\
-daemon off; master_process off; pid {home}/pid; error_log stderr;
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {home}/a; proxy_temp_path {home}/b; fastcgi_temp_path {home}/c;
-  uwsgi_temp_path {home}/d; scgi_temp_path {home}/e;
-  server {{ listen 127.0.0.1:{port}; root {home}/registry; include {home}/registry/.albatros/nginx.conf; }}
-}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -43,27 +33,12 @@ def image() -> tuple[Image, MemoryStore]:
 @pytest.fixture(scope="module")
 def host(image: tuple[Image, MemoryStore]) -> Iterator[str]:
     """nginx with the generated locations, as an operator would include them."""
-    require("nginx")
     account = unprivileged()
     with private_dir("nginx", account) as home:
         made, store = image
         publish(made, store, StaticRegistry(DirectoryObjects(home / "registry"), "dir:x"), NAME, ["v1"])
-        port = free_port()
-        config = home / "nginx.conf"
-        config.write_text(_NGINX.format(home=home, port=port))
-        hand_over(config, account)
-        command = [find("nginx"), "-e", "stderr", "-c", str(config)]
-        with running(command, log=home / "log", ready=answers(f"http://127.0.0.1:{port}/v2/"), account=account):
-            yield f"127.0.0.1:{port}"
-
-
-@needs("nginx", "skopeo")
-def test_skopeo_pulls_each_platform(host: str, image: tuple[Image, MemoryStore]) -> None:
-    remote = Remote(host, NAME)
-    assert remote.digest("v1") == image[0].digest
-    assert remote.tags() == {"v1"}
-    for machine in (AMD64, ARMV6):
-        assert remote.pull("v1", machine) == elf(machine.architecture, payload=b"hello")
+        with serve_nginx(home, account) as address:
+            yield address
 
 
 @needs("nginx")

@@ -82,6 +82,9 @@ def test_exactly_these_keys_are_there(root: Path, image: Image, store: MemorySto
         *(f"{base}/referrers/{digest}" for digest in manifests),
         *(f"{base}/blobs/{blob.digest}" for blob in image.all_blobs()),
         *(f".albatros/shadows/{base}/manifests/{digest}" for digest in manifests[:-1]),
+        "index.html",
+        f"images/{NAME}/index.html",
+        f".albatros/pages/{NAME}/_summary",
         ".albatros/headers.json",
         ".albatros/nginx.conf",
         ".albatros/Caddyfile",
@@ -99,10 +102,11 @@ def test_the_order_of_writes(root: Path, image: Image, store: MemoryStore) -> No
     kinds = [re.sub(r"sha256:\w+|[0-9a-f-]{36}", "D", key.removeprefix(f"v2/{NAME}/")) for key in objects.written]
     assert kinds[0] == ".albatros/leases/D.json"
     assert kinds[1:5] == ["blobs/D"] * 4
-    assert kinds[-2:] == ["tags/list", "manifests/v1"]
-    assert objects.written[-3] == f"v2/{NAME}/manifests/{image.digest}"
+    assert kinds[-5:-3] == ["tags/list", "manifests/v1"]
+    assert kinds[-3:] == [f"images/{NAME}/index.html", f".albatros/pages/{NAME}/_summary", "index.html"]
+    assert objects.written[-6] == f"v2/{NAME}/manifests/{image.digest}"
     children = [objects.written.index(f"v2/{NAME}/manifests/{m.descriptor.digest}") for m in image.manifests]
-    assert max(children) < len(kinds) - 3
+    assert max(children) < len(kinds) - 6
 
 
 def test_a_lease_names_the_digests_while_the_push_runs(root: Path, image: Image, store: MemoryStore) -> None:
@@ -169,7 +173,7 @@ def test_a_path_that_is_a_file_is_told(tmp_path: Path, image: Image, store: Memo
         publish(image, store, open_registry(RegistryUrl.parse(f"dir:{path}")), NAME, ["v1"])
 
 
-@pytest.mark.parametrize("name", ["a/tags", "manifests/a", "blobs", "a/referrers/b"])
+@pytest.mark.parametrize("name", ["a/tags", "manifests/a", "blobs", "a/referrers/b", "a/index.html"])
 def test_names_that_would_be_taken_for_keys_are_refused(
     root: Path, image: Image, store: MemoryStore, name: str
 ) -> None:
@@ -227,6 +231,9 @@ def test_the_headers_that_clients_need(served: str, image: Image) -> None:
         (f"{base}/blobs/{child.layers[0].digest}", media.BYTES, IMMUTABLE),
         (f"{base}/tags/list", "application/json", "no-cache"),
         (f"{base}/referrers/{image.digest}", media.INDEX, "no-cache"),
+        ("/", "text/html; charset=utf-8", "no-cache"),
+        ("/index.html", "text/html; charset=utf-8", "no-cache"),
+        (f"/images/{NAME}/index.html", "text/html; charset=utf-8", "no-cache"),
     ):
         status, headers, body = get(served, path)
         assert (status, headers["Content-Type"], headers["Cache-Control"]) == (200, content_type, cache), path
@@ -238,7 +245,8 @@ def test_the_headers_that_clients_need(served: str, image: Image) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
+        "/images/alba/hello/",
+        "/index.htmlx",
         "/v2/alba/hello/manifests/gone",
         "/v2/alba/hello/manifests/",
         "/v2/../../../../etc/passwd",
@@ -272,4 +280,5 @@ def test_the_table_of_headers_is_for_programs(root: Path, image: Image, store: M
         media.MANIFEST,
         media.BYTES,
         "application/json",
+        "text/html; charset=utf-8",
     }
