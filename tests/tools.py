@@ -25,6 +25,7 @@ _SERVICES = "make services"
 TOOLS = {
     "bwrap": Tool(("bwrap",), "apt-get install bubblewrap"),
     "chromium": Tool(("chromium", "chromedriver"), "apt-get install chromium chromium-driver"),
+    "containerd": Tool(("containerd", "ctr"), "apt-get install containerd"),
     "crane": Tool(("crane",), _SERVICES),
     "docker-registry": Tool(("docker-registry",), "apt-get install docker-registry"),
     "garage": Tool(("garage",), _SERVICES),
