@@ -25,6 +25,7 @@ _SERVICES = "make services"
 TOOLS = {
     "bwrap": Tool(("bwrap",), "apt-get install bubblewrap"),
     "chromium": Tool(("chromium", "chromedriver"), "apt-get install chromium chromium-driver"),
+    "cosign": Tool(("cosign",), _SERVICES),
     "containerd": Tool(("containerd", "ctr"), "apt-get install containerd"),
     "crane": Tool(("crane",), _SERVICES),
     "docker-registry": Tool(("docker-registry",), "apt-get install docker-registry"),
@@ -36,6 +37,7 @@ TOOLS = {
     "nginx": Tool(("nginx",), "apt-get install nginx-light"),
     "nix": Tool(("nix",), "apt-get install nix-bin"),
     "nomad": Tool(("nomad",), "put nomad on PATH, see docs/testing.md"),
+    "openssl": Tool(("openssl",), "apt-get install openssl"),
     "postgresql": Tool(("initdb", "postgres"), "apt-get install postgresql"),
     "regctl": Tool(("regctl",), _SERVICES),
     "shellcheck": Tool(("shellcheck",), "apt-get install shellcheck"),

@@ -10,16 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from albatros.cli import DONE, FAILED
+from albatros.cli.image_keys import read_signing_key
 from albatros.cli.image_sources import parse_sources
 from albatros.cli.image_target import open_target
+from albatros.cli.progress import Progress, WatchedBlobs
 from albatros.domain import docker_hub
 from albatros.domain.references import RegistryUrl, format_reference, split_tag
 from albatros.errors import AlbatrosError, UsageError
 from albatros.images.assemble import ANNOTATIONS, DEFAULT_MAX_SIZE, AssembleOptions, assemble
 from albatros.images.base import BlobSource, NullLayerCache, Source
+from albatros.images.keys import SigningKey
 from albatros.images.layers import Compression
-from albatros.images.model import Image
-from albatros.images.publish import BlobSkipped, BlobUploaded, PublishEvent, TagMoved, dry_run, publish
+from albatros.images.model import Image, created_of
+from albatros.images.publish import dry_run, publish
+from albatros.images.referrers import Proof
+from albatros.images.signing import Claims, identity, sign_image
 from albatros.images.spool import Spool
 
 _DEFAULT_TAG = "latest"
@@ -33,6 +38,8 @@ class PushRequest:
     tags: dict[str, list[str]]
     destinations: Sequence[RegistryUrl]
     options: AssembleOptions
+    key: SigningKey | None
+    sbom: bool
     dry_run: bool
     as_json: bool
 
@@ -70,6 +77,8 @@ def parse_request(options: argparse.Namespace) -> PushRequest:
             compression=Compression(options.compression),
             max_size=options.max_size or DEFAULT_MAX_SIZE,
         ),
+        key=read_signing_key(options.sign_key),
+        sbom=options.sbom,
         dry_run=options.dry_run,
         as_json=options.json,
     )
@@ -79,9 +88,10 @@ def run(request: PushRequest) -> int:
     """Assemble and publish; the exit code."""
     with Spool() as spool:
         image = assemble(request.sources, spool, NullLayerCache(), request.options)
-        _progress(f"{image.digest}: {', '.join(map(str, image.platforms))}")
+        made = _Made(image, spool, Progress(), _sboms(image, spool, request))
+        made.progress.say(f"{image.digest}: {', '.join(map(str, image.platforms))}")
         with ThreadPoolExecutor(len(request.destinations)) as pool:
-            outcomes = list(pool.map(lambda url: _push_to(url, image, spool, request), request.destinations))
+            outcomes = list(pool.map(lambda url: _push_to(url, made, request), request.destinations))
     if request.as_json:
         print(json.dumps(_as_json(image, outcomes, request), indent=2))
     else:
@@ -89,24 +99,61 @@ def run(request: PushRequest) -> int:
     return FAILED if any(outcome.error for outcome in outcomes) else DONE
 
 
-def _push_to(url: RegistryUrl, image: Image, blobs: BlobSource, request: PushRequest) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What every destination gets."""
+
+    image: Image
+    blobs: BlobSource
+    progress: Progress
+    sboms: Sequence[Proof]
+
+
+def _sboms(image: Image, blobs: BlobSource, request: PushRequest) -> Sequence[Proof]:
+    if not request.sbom:
+        return ()
+    from albatros.images.components import from_layers
+    from albatros.images.sbom import make_sboms
+
+    most = request.options.max_size
+    components = {manifest.platform: from_layers(blobs, manifest, most) for manifest in image.manifests}
+    return make_sboms(image, next(iter(request.tags)), created_of(image), components)
+
+
+def _proofs(made: _Made, full_name: str, request: PushRequest) -> Sequence[Proof]:
+    if request.key is None:
+        return made.sboms
+    given = request.options.annotations
+    claims = Claims(full_name, given.get("source", ""), given.get("revision", ""))
+    return [*made.sboms, *sign_image(made.image, request.key, claims)]
+
+
+def _push_to(url: RegistryUrl, made: _Made, request: PushRequest) -> Outcome:
     """One destination from beginning to end; its failure is its own."""
     try:
-        return _push_names(url, image, blobs, request)
+        return _push_names(url, made, request)
     except AlbatrosError as error:
         return Outcome(str(url), error=error.detail)
 
 
-def _push_names(url: RegistryUrl, image: Image, blobs: BlobSource, request: PushRequest) -> Outcome:
+def _push_names(url: RegistryUrl, made: _Made, request: PushRequest) -> Outcome:
     references: list[str] = []
     sent = skipped = 0
     with open_target(url) as registry:
         for name, tags in request.tags.items():
             if request.dry_run:
-                plan = dry_run(image, registry, name)
+                plan = dry_run(made.image, registry, name)
                 sent, skipped = sent + plan.bytes_to_send, skipped + plan.bytes_there
             else:
-                report = publish(image, blobs, registry, name, tags, observe=lambda event: _observe(url, event))
+                report = publish(
+                    made.image,
+                    WatchedBlobs(made.blobs, made.progress, str(url)),
+                    registry,
+                    name,
+                    tags,
+                    proofs=_proofs(made, identity(registry.address, name), request),
+                    observe=lambda event: made.progress.event(str(url), event),
+                )
                 sent, skipped = sent + report.bytes_sent, skipped + report.bytes_skipped
             references += [format_reference(registry.address, name, tag) for tag in tags]
     return Outcome(str(url), tuple(references), sent, skipped)
@@ -117,23 +164,6 @@ def _annotation(text: str) -> tuple[str, str]:
     if not equals or key not in ANNOTATIONS:
         raise UsageError(f"--annotation {text!r}: write KEY=VALUE, with KEY one of {', '.join(ANNOTATIONS)}")
     return key, value
-
-
-def _observe(url: RegistryUrl, event: PublishEvent) -> None:
-    match event:
-        case BlobUploaded(blob):
-            _progress(f"{url}: sent {blob.digest[:19]} ({blob.size} bytes)")
-        case BlobSkipped(blob):
-            _progress(f"{url}: has {blob.digest[:19]}")
-        case TagMoved(tag):
-            _progress(f"{url}: {tag}")
-        case _:
-            pass
-
-
-def _progress(line: str) -> None:
-    if sys.stderr.isatty():
-        print(line, file=sys.stderr)
 
 
 def _as_json(image: Image, outcomes: Sequence[Outcome], request: PushRequest) -> dict[str, object]:

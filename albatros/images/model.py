@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from albatros.domain import media
 from albatros.domain.platforms import Platform, normal_form
@@ -180,6 +181,21 @@ def parse_index(data: bytes) -> tuple[tuple[Platform, Descriptor], ...]:
         (_platform(entry, f"entry {n} of the index"), Descriptor.from_json(entry, f"entry {n} of the index"))
         for n, entry in enumerate(entries)
     )
+
+
+def annotations_of(image: Image) -> dict[str, str]:
+    """The annotations of an Image's index. Raises ImageError."""
+    found = parse_json_object(image.index_bytes, "index").get("annotations")
+    texts = found.items() if isinstance(found, dict) else ()
+    return {key: value for key, value in texts if isinstance(value, str)}
+
+
+def created_of(image: Image) -> datetime | None:
+    """When an Image says that it was made (`org.opencontainers.image.created`); None when it does not."""
+    try:
+        return datetime.fromisoformat(annotations_of(image).get("org.opencontainers.image.created", ""))
+    except ValueError:
+        return None
 
 
 def _platform(entry: object, what: str) -> Platform:
