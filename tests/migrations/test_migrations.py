@@ -134,10 +134,26 @@ def test_a_migration_that_breaks_a_reference_is_undone(tmp_path: Path, rewritten
     assert migrate.current(url) == known
 
 
-def test_a_server_upgrades_sqlite_itself(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'data' / 'albatros.sqlite3'}"
+def test_a_server_makes_what_all_migrations_make_together(tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path / name / 'albatros.sqlite3'}" for name in ("made", "migrated")]
+    migrate.prepare(urls[0])
+    migrate.upgrade(urls[1])
+    made, migrated = databases = [connect(url) for url in urls]
+    assert schema(made) == schema(migrated)
+    assert migrate.current(urls[0]) == migrate.current(urls[1]) == migrate.head()
+    for database in databases:
+        database.dispose()
+
+
+def test_a_server_upgrades_sqlite_itself(tmp_path: Path, rewritten: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'albatros.sqlite3'}"
     migrate.prepare(url)
-    assert migrate.current(url) == migrate.head()
+    add_migration(rewritten, "0999", migrate.head(), "CREATE TABLE made (id INTEGER)")
+    migrate.prepare(url)
+    assert migrate.current(url) == migrate.head() == "0999"
+    database = connect(url)
+    assert inspect(database.engine).has_table("made")
+    database.dispose()
 
 
 def test_a_server_leaves_postgresql_to_its_operator(postgres_url: str) -> None:
