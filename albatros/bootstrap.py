@@ -178,7 +178,7 @@ class Server:
 
         return [
             self._loop("scheduler", Topic.SCHEDULER, self._scheduler.step, SCHEDULER_IDLE_SECONDS),
-            self._loop("reconciler", "reconcile", find_missed_heads, RECONCILE_SECONDS),
+            self._loop("reconciler", Topic.RECONCILER, find_missed_heads, RECONCILE_SECONDS),
             *(self._loop(f"reporter-{n}", Topic.REPORTER, report, IDLE_SECONDS) for n in range(REPORTERS)),
             self._loop("sealer", "seal", seal, SEAL_SECONDS),
             self._loop("collector", "collect", take_away, float(parts.settings.retention.interval_seconds)),

@@ -13,6 +13,7 @@ class Topic(StrEnum):
     SCHEDULER = "scheduler"
     PUBLISHER = "publisher"
     REPORTER = "reporter"
+    RECONCILER = "reconciler"
     WATCHERS = "watchers"
 
 

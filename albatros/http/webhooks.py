@@ -15,10 +15,13 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from albatros.errors import BadInputError, NotFoundError, OverloadedError, TooLargeError
+from albatros.db.signals import Topic
+from albatros.errors import BadInputError, DatabaseUnavailableError, NotFoundError, OverloadedError, TooLargeError
 from albatros.flows.receive import Receipt, receive
 from albatros.http.deps import AppContext, context_of
+from albatros.log import get_logger
 
+log = get_logger(__name__)
 router = APIRouter(tags=["webhooks"])
 THREADS = 16
 """Webhooks that may be at work at once: apart from the other calls, since one may wait for its forge."""
@@ -90,9 +93,15 @@ async def webhook(
         raise BadInputError("only application/json is taken: set the webhook's content type to it in the forge")
     body = await intake.read(request, context.settings.limits.webhook_bytes)
     headers: Mapping[str, str] = {name.lower(): value for name, value in request.headers.items()}
-    receipt = await to_thread.run_sync(
-        receive, context.settings, context.writer, configured, headers, body, limiter=intake.threads
-    )
+    try:
+        receipt = await to_thread.run_sync(
+            receive, context.settings, context.writer, configured, headers, body, limiter=intake.threads
+        )
+    except DatabaseUnavailableError as error:
+        # The forge may never send it again; what it tells is found by a look at its heads when the database is back.
+        log.error("a webhook could not be kept; heads will be compared instead", forge=forge, error=error.detail)
+        context.signals.notify(Topic.RECONCILER)
+        raise
     return _answer(receipt)
 
 

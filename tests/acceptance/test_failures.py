@@ -9,6 +9,7 @@ from tests.support.flakes import (
     ARM64,
     HOST_SYSTEM,
     IMAGE_CONFIG,
+    archives,
     derivation,
     elf,
     flake,
@@ -152,13 +153,9 @@ def test_a_failing_builder_leaves_its_log_and_a_status_of_its_own(shared: Line) 
 
 
 def test_two_archives_for_one_platform_are_refused(shared: Line) -> None:
-    archive = (FLAKES / "docker-archive" / "image.sh").read_text().replace('cp "$hello/bin/hello"', "echo >")
-    attributes = {
-        f"packages.{machine.system}.docker": derivation("image.tar.gz", f"architecture=amd64\n{archive}")
-        for machine in (AMD64, ARM64)
-    }
+    files = archives("twice", [AMD64, ARM64])
     repo = shared.repo("twice-amd64")
-    commit = repo.push_files({"flake.nix": flake(attributes)})
+    commit = repo.push_files({"flake.nix": files["flake.nix"].replace("architecture=arm64", "architecture=amd64")})
     assert shared.wait(repo, commit).state == "failure"
     build = shared.build(commit)
     assert build["reason"] == "build_failed"

@@ -4,6 +4,7 @@ import platform
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 HOST_SYSTEM = f"{platform.machine()}-linux"
 
@@ -25,6 +26,7 @@ I386 = Machine("i686-linux", "386", "", 3, False)
 ARMV6 = Machine("armv6l-linux", "arm", "v6", 40, False)
 MACHINES = (AMD64, ARM64, I386, ARMV6)
 IMAGE_CONFIG = '[images.hello]\noutput = "hello"\nbinary = "bin/hello"\n'
+_IMAGE_SCRIPT = Path(__file__).resolve().parents[1] / "fixtures/flakes/docker-archive/image.sh"
 WORKS = "PATH=/usr/bin:/bin\n"
 
 
@@ -45,9 +47,10 @@ def write_bytes(data: bytes, path: str) -> str:
     return f"printf '{octal}' > {path}\n"
 
 
-def write_program(machine: Machine, text: str) -> str:
-    """Shell text of a builder that puts a program into bin/hello of its output."""
-    return f"{WORKS}mkdir -p $out/bin\n{write_bytes(elf(machine, text), '$out/bin/hello')}chmod 755 $out/bin/hello\n"
+def write_program(machine: Machine, text: str, to: str = "$out") -> str:
+    """Shell text of a builder that puts a program into bin/hello of its output, or of another directory."""
+    program = write_bytes(elf(machine, text), f"{to}/bin/hello")
+    return f"{WORKS}mkdir -p {to}/bin\n{program}chmod 755 {to}/bin/hello\n"
 
 
 def derivation(name: str, script: str, *, system: str = HOST_SYSTEM, more: str = "") -> str:
@@ -70,6 +73,16 @@ def hello(word: str, machines: Sequence[Machine] = MACHINES, before: str = "") -
         for machine in machines
     }
     return {"flake.nix": flake(attributes), ".albatros.toml": IMAGE_CONFIG}
+
+
+def archives(word: str, machines: Sequence[Machine] = MACHINES) -> dict[str, str]:
+    """A repo's files: `docker` outputs as dockerTools makes them, gzipped tarballs, with a program of each machine."""
+    attributes = {}
+    for machine in machines:
+        program = f"hello=$PWD/hello\n{write_program(machine, word, to='$hello')}"
+        script = f"{program}architecture={machine.architecture}\n{_IMAGE_SCRIPT.read_text()}"
+        attributes[f"packages.{machine.system}.docker"] = derivation("docker-image-hello.tar.gz", script)
+    return {"flake.nix": flake(attributes)}
 
 
 def wait_for(path: object) -> str:

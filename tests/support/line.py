@@ -16,10 +16,11 @@ from typing import cast
 from albatros.registries.serve import serve_directory
 from tests.services.process import free_port
 from tests.services.registry import RegistryServer
-from tests.support.bare_repo import BareRepo, Status
+from tests.support.bare_repo import BareRepo
 from tests.support.pulls import Remote
 from tests.support.runner import SANDBOX_PATHS
 from tests.support.server_process import ServerProcess, eventually
+from tests.support.work_tree import Project, Status
 
 Section = Mapping[str, object]
 DONE = frozenset({"success", "failure", "error"})
@@ -116,8 +117,8 @@ class Line:
         hub = [Remote(self.registry.host, f"team/{name}")] if self.registry is not None else []
         return [Remote(self.static_host, name), *hub]
 
-    def wait(self, repo: BareRepo, commit: str) -> Status:
-        """Wait until the commit's note says how its newest Build ended."""
+    def wait(self, repo: Project, commit: str) -> Status:
+        """Wait until the forge says of the commit how its newest Build ended."""
 
         def ended() -> Status | None:
             status = repo.status(commit)
@@ -125,7 +126,7 @@ class Line:
 
         return eventually(ended, lambda: f"{repo.statuses(commit)}\n{self.server.log}")
 
-    def wait_green(self, repo: BareRepo, commit: str) -> None:
+    def wait_green(self, repo: Project, commit: str) -> None:
         """Wait for the end, which must be success."""
         status = self.wait(repo, commit)
         assert status.state == "success", f"{status}\n{self.server.log}"
