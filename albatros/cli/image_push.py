@@ -13,14 +13,16 @@ from albatros.cli import DONE, FAILED
 from albatros.cli.image_keys import read_signing_key
 from albatros.cli.image_sources import parse_sources
 from albatros.cli.image_target import open_target
+from albatros.cli.image_there import open_everywhere
 from albatros.cli.progress import Progress, WatchedBlobs
 from albatros.domain import docker_hub
 from albatros.domain.references import RegistryUrl, format_reference, split_tag
 from albatros.errors import AlbatrosError, UsageError
 from albatros.images.assemble import ANNOTATIONS, DEFAULT_MAX_SIZE, AssembleOptions, assemble
-from albatros.images.base import BlobSource, NullLayerCache, Source
+from albatros.images.base import BlobSource, Source
 from albatros.images.keys import SigningKey
 from albatros.images.layers import Compression
+from albatros.images.memory import LayerMemory, memory_directory
 from albatros.images.model import Image, created_of
 from albatros.images.publish import dry_run, publish
 from albatros.images.referrers import Proof
@@ -86,8 +88,9 @@ def parse_request(options: argparse.Namespace) -> PushRequest:
 
 def run(request: PushRequest) -> int:
     """Assemble and publish; the exit code."""
-    with Spool() as spool:
-        image = assemble(request.sources, spool, NullLayerCache(), request.options)
+    with Spool() as spool, open_everywhere(request.destinations, list(request.tags)) as there:
+        blobs = LayerMemory(memory_directory(), spool, there.find)
+        image = assemble(request.sources, blobs, blobs, request.options)
         made = _Made(image, spool, Progress(), _sboms(image, spool, request))
         made.progress.say(f"{image.digest}: {', '.join(map(str, image.platforms))}")
         with ThreadPoolExecutor(len(request.destinations)) as pool:

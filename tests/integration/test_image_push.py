@@ -9,6 +9,8 @@ from typing import TypedDict, cast
 import pytest
 
 from albatros import cli
+from albatros.images import layers
+from albatros.images.layers import Compression
 from albatros.registries.serve import serve_directory
 from tests.services.registry import RegistryServer
 from tests.support.archives import Archive, elf, gzipped, layer
@@ -73,6 +75,7 @@ class Command:
 def image(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     monkeypatch.setattr(cli, "COMMANDS", ("image",))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return Command(capsys)
 
 
@@ -160,6 +163,26 @@ def test_a_push_run_again_sends_nothing_and_a_dry_run_says_so(image: Command, ar
     assert before["bytes_sent"] == sent["bytes_sent"] == nothing["bytes_skipped"] > 0
     assert (sent["bytes_skipped"], nothing["bytes_sent"]) == (0, 0)
     assert dry.json["digest"] == first.json["digest"] == again.json["digest"]
+
+
+def test_a_push_run_again_compresses_nothing_unless_a_destination_lacks_it(
+    image: Command, archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push = ("push", archives, "-t", "hello:v1", "--json", "--to", f"dir:{tmp_path / 'registry'}")
+    first = image(*push)
+    made: list[Compression] = []
+    original = layers._compressor
+
+    def counted(compression: Compression) -> layers._Compressor:
+        made.append(compression)
+        return original(compression)
+
+    monkeypatch.setattr(layers, "_compressor", counted)
+    again = image(*push)
+    assert (again.code, again.json["digest"], made) == (0, first.json["digest"], [])
+    other = image(*push, f"dir:{tmp_path / 'other'}")
+    assert (other.code, other.json["digest"], len(made)) == (0, first.json["digest"], 4)
+    assert image("verify", f"dir:{tmp_path / 'other'}/hello:v1").code == 0
 
 
 def test_one_destination_that_fails_does_not_stop_the_others(image: Command, binary: Path, tmp_path: Path) -> None:

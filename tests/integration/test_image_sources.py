@@ -22,6 +22,7 @@ GOOD = Archive([LAYER], {"architecture": "arm64", "os": "linux"})
 def only_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cli, "COMMANDS", ("image",))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def push(tmp_path: Path, *arguments: object, name: str = "alba/hello:v1") -> int:
