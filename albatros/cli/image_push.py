@@ -91,7 +91,7 @@ def run(request: PushRequest) -> int:
     with Spool() as spool, open_everywhere(request.destinations, list(request.tags)) as there:
         blobs = LayerMemory(memory_directory(), spool, there.find)
         image = assemble(request.sources, blobs, blobs, request.options)
-        made = _Made(image, spool, Progress(), _sboms(image, spool, request))
+        made = _Made(image, blobs, Progress(), _sboms(image, blobs, request))
         made.progress.say(f"{image.digest}: {', '.join(map(str, image.platforms))}")
         with ThreadPoolExecutor(len(request.destinations)) as pool:
             outcomes = list(pool.map(lambda url: _push_to(url, made, request), request.destinations))
