@@ -34,8 +34,8 @@ def slug(text: str) -> str:
 
 
 def default_tags(ref: str, commit: str, default_branch: str, trigger: Trigger) -> dict[str, TagKind]:
-    """The tags that a Build of `ref` at `commit` may move, each with its kind."""
-    if trigger is Trigger.PULL_REQUEST:
+    """The tags that a Build of `ref` at `commit` may move, each with its kind; none for what is no branch or tag."""
+    if trigger is Trigger.PULL_REQUEST or not ref.startswith(("refs/heads/", "refs/tags/")):
         return {}
     tags = {commit: TagKind.COMMIT}
     if ref.startswith("refs/tags/"):

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import threading
 import uuid
+from datetime import timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -27,6 +28,7 @@ from albatros.settings import LimitSettings
 
 log = get_logger(__name__)
 BATCH = 50
+REPEAT_AFTER = timedelta(seconds=10)
 STRANGERS_REFUSED = (
     "this server builds nothing for strangers, since a build could reach what is not its own; "
     "`albatros doctor` says what to change"
@@ -67,6 +69,7 @@ class Dispatcher:
         self._takes_strangers = takes_strangers
         self._paused = False
         self._starting = threading.Lock()
+        self._patience = timedelta(0)
 
     def pause(self) -> None:
         """Start nothing new from now on; a dispatch that is under way is waited for."""
@@ -93,14 +96,20 @@ class Dispatcher:
         return len(attempts)
 
     def start_again(self) -> int:
-        """Repeat the start of every Attempt that was intended and may not have reached the executor."""
+        """Repeat the start of every Attempt that was intended and may not have reached the executor.
+
+        The first call is for what a dead process left; later ones leave alone what is just being started.
+        """
         with self._starting:
             return 0 if self._paused else self._start_intended()
 
     def _start_intended(self) -> int:
         with self._database.read() as session:
             intended = queue.open_attempts(session, (AttemptState.SUBMITTING,))
-        attempts = [attempt for attempt in intended if attempt.executor == self._executor.name]
+        before = now() - self._patience
+        self._patience = REPEAT_AFTER
+        mine = [attempt for attempt in intended if attempt.executor == self._executor.name]
+        attempts = [attempt for attempt in mine if attempt.created_at <= before]
         for attempt in attempts:
             self._start(attempt)
         return len(attempts)

@@ -1,11 +1,13 @@
 """Which Jobs are started where, and what becomes of their runners, on both databases."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from albatros.db.models import Attempt
-from albatros.db.session import Database
+from albatros.db.session import Database, now
 from albatros.domain.states import AttemptState, BuildState, JobState, Reason
 from albatros.errors import ExecutorError
 from albatros.executors.base import StartOrder
@@ -72,6 +74,7 @@ def test_an_executor_that_cannot_start_is_tried_again(world: World) -> None:
 
 def test_a_start_that_was_not_noted_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault between the start and its row, without a restart: the same runner is found again."""
+    world.scheduler.step()
     world.build()
 
     def fail(*_: object) -> None:
@@ -81,6 +84,9 @@ def test_a_start_that_was_not_noted_is_repeated(world: World, monkeypatch: pytes
         patch.setattr(world.dispatcher, "_note_submitted", fail)
         with pytest.raises(RuntimeError):
             world.dispatcher.dispatch_due()
+    assert world.dispatcher.start_again() == 0, "another server may be starting it just now"
+    with world.database.write() as session:
+        session.execute(update(Attempt).values(created_at=now() - timedelta(minutes=1)))
     world.scheduler.step()
     (attempt_id,) = world.executor.alive()
     with world.database.read() as session:

@@ -60,6 +60,7 @@ def test_latest_is_of_the_default_branch_alone() -> None:
 
 def test_a_pull_request_moves_no_tag() -> None:
     assert default_tags("refs/heads/main", COMMIT, "main", Trigger.PULL_REQUEST) == {}
+    assert default_tags("refs/pull/1/head", COMMIT, "main", Trigger.RERUN) == {}
 
 
 @given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=30))
