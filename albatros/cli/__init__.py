@@ -14,7 +14,7 @@ from albatros.errors import AlbatrosError, UsageError
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 INTERRUPTED = 130
-COMMANDS = ("serve", "demo", "image", "build", "job", "repo", "artifact", "token", "db", "gc", "doctor")
+COMMANDS = ("serve", "demo", "image", "build", "job", "repo", "artifact", "registry", "token", "db", "gc", "doctor")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Opening a registry for a command: credentials come from docker's config.json."""
+"""Opening a registry for a command: credentials come from docker's config.json, for S3 from where AWS keeps them."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from albatros.domain.references import RegistryKind, RegistryUrl
-from albatros.domain.s3 import S3Location
+from albatros.errors import UsageError
 from albatros.registries.base import Credentials, Registry
-from albatros.registries.objects import DirectoryObjects
+from albatros.registries.objects import DirectoryObjects, ObjectStore
 from albatros.registries.static import StaticRegistry
 
 
@@ -15,18 +15,20 @@ def open_registry(url: RegistryUrl, credentials: Credentials | None = None) -> R
     `credentials` are for `docker://`, where None is anonymous, and for `s3://`, where None looks for AWS's own.
     Raises ConfigError when there are no keys for S3.
     """
-    if url.s3 is not None:
-        return _open_s3(url.s3, credentials)
-    if url.kind is RegistryKind.DIR:
-        return StaticRegistry(DirectoryObjects(url.path), str(url))
+    if url.kind is not RegistryKind.DOCKER:
+        return StaticRegistry(open_objects(url, credentials), url.s3.address if url.s3 else str(url))
     from albatros.registries.oci import OciRegistry  # noqa: PLC0415 - its HTTP library costs a fifth of a second
 
     return OciRegistry(url, credentials)
 
 
-def _open_s3(location: S3Location, credentials: Credentials | None) -> Registry:
+def open_objects(url: RegistryUrl, credentials: Credentials | None = None) -> ObjectStore:
+    """The objects of a static registry. Raises UsageError for another kind, ConfigError without keys for S3."""
+    if url.kind is RegistryKind.DIR:
+        return DirectoryObjects(url.path)
+    if url.s3 is None:
+        raise UsageError(f"{url} is no static registry; those are dir:PATH and s3://BUCKET/PREFIX?endpoint=URL")
     from albatros.registries.aws import S3Keys, find_keys  # noqa: PLC0415 - for those who publish to S3 only
     from albatros.registries.objects_s3 import S3Objects  # noqa: PLC0415 - as above
 
-    keys = S3Keys.of(credentials) if credentials else find_keys()
-    return StaticRegistry(S3Objects(location, keys), location.address)
+    return S3Objects(url.s3, S3Keys.of(credentials) if credentials else find_keys())

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -17,11 +19,18 @@ from albatros.registries import layout
 from albatros.registries.objects import ObjectStore
 
 _ROUNDS = 20
+_TAG_KEY = re.compile(r"v2/(?P<name>.+)/manifests/[^/:]+")
 
 
 def list_tags(objects: ObjectStore, name: str) -> list[str]:
     """The tags that are there as keys, sorted."""
     return [found for found in objects.names(layout.manifests_prefix(name)) if not is_digest(found)]
+
+
+def list_names(objects: ObjectStore) -> dict[str, int]:
+    """Every name with the number of its tags, sorted by name; looks at every key."""
+    found = Counter(match["name"] for item in objects.walk("v2/") if (match := _TAG_KEY.fullmatch(item.key)))
+    return dict(sorted(found.items()))
 
 
 def manifest_reader(objects: ObjectStore, name: str) -> Callable[[str], bytes | None]:
