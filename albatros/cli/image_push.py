@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from albatros.cli import DONE, FAILED
-from albatros.cli.image_keys import read_signing_key
 from albatros.cli.image_sources import parse_sources
 from albatros.cli.image_target import open_target
 from albatros.cli.image_there import open_everywhere
@@ -20,14 +20,15 @@ from albatros.domain.references import RegistryUrl, format_reference, split_tag
 from albatros.errors import AlbatrosError, UsageError
 from albatros.images.assemble import ANNOTATIONS, DEFAULT_MAX_SIZE, AssembleOptions, assemble
 from albatros.images.base import BlobSource, Source
-from albatros.images.keys import SigningKey
 from albatros.images.layers import Compression
 from albatros.images.memory import LayerMemory, memory_directory
 from albatros.images.model import Image, created_of
 from albatros.images.publish import dry_run, publish
 from albatros.images.referrers import Proof
-from albatros.images.signing import Claims, identity, sign_image
 from albatros.images.spool import Spool
+
+if TYPE_CHECKING:
+    from albatros.images.keys import SigningKey
 
 _DEFAULT_TAG = "latest"
 
@@ -79,7 +80,7 @@ def parse_request(options: argparse.Namespace) -> PushRequest:
             compression=Compression(options.compression),
             max_size=options.max_size or DEFAULT_MAX_SIZE,
         ),
-        key=read_signing_key(options.sign_key),
+        key=_signing_key(options.sign_key),
         sbom=options.sbom,
         dry_run=options.dry_run,
         as_json=options.json,
@@ -123,11 +124,21 @@ def _sboms(image: Image, blobs: BlobSource, request: PushRequest) -> Sequence[Pr
     return make_sboms(image, next(iter(request.tags)), created_of(image), components)
 
 
-def _proofs(made: _Made, full_name: str, request: PushRequest) -> Sequence[Proof]:
+def _signing_key(path: str | None) -> SigningKey | None:
+    if path is None:
+        return None
+    from albatros.cli.image_keys import read_signing_key
+
+    return read_signing_key(path)
+
+
+def _proofs(made: _Made, address: str, name: str, request: PushRequest) -> Sequence[Proof]:
     if request.key is None:
         return made.sboms
+    from albatros.images.signing import Claims, identity, sign_image
+
     given = request.options.annotations
-    claims = Claims(full_name, given.get("source", ""), given.get("revision", ""))
+    claims = Claims(identity(address, name), given.get("source", ""), given.get("revision", ""))
     return [*made.sboms, *sign_image(made.image, request.key, claims)]
 
 
@@ -154,7 +165,7 @@ def _push_names(url: RegistryUrl, made: _Made, request: PushRequest) -> Outcome:
                     registry,
                     name,
                     tags,
-                    proofs=_proofs(made, identity(registry.address, name), request),
+                    proofs=_proofs(made, registry.address, name, request),
                     observe=lambda event: made.progress.event(str(url), event),
                 )
                 sent, skipped = sent + report.bytes_sent, skipped + report.bytes_skipped

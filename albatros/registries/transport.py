@@ -16,7 +16,6 @@ from http.client import HTTPMessage
 from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-from albatros import __version__
 from albatros.domain.references import is_loopback
 from albatros.errors import RegistryError
 from albatros.registries.auth import Authorizer, TokenRequest
@@ -29,7 +28,7 @@ _ERROR_LIMIT = 64 << 10
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-_ALWAYS = {"User-Agent": f"albatros/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
+_ALWAYS = {"User-Agent": "albatros", "Accept": "*/*", "Accept-Encoding": "identity"}
 PARALLEL_REQUESTS = 4
 
 
