@@ -16,7 +16,7 @@ from enum import StrEnum
 from albatros.db.session import Database
 from albatros.db.signals import Signals, Topic
 from albatros.domain.states import AttemptState, Reason
-from albatros.errors import DatabaseUnavailableError, ExecutorError
+from albatros.errors import DatabaseUnavailableError, ExecutorError, StoreError
 from albatros.executors.base import Executor, RunnerEnded
 from albatros.flows import attempts, plan, settle
 from albatros.flows.assemble import Assembler
@@ -76,9 +76,9 @@ class Loop:
             try:
                 busy = self._step()
                 failures = 0
-            except DatabaseUnavailableError as error:
+            except (DatabaseUnavailableError, StoreError) as error:
                 failures += 1
-                log.error("the database does not answer", loop=self._thread.name, error=error.detail)
+                log.error("a step cannot be done now and is tried again", loop=self._thread.name, error=error.detail)
                 busy = False
             except Exception:
                 failures += 1

@@ -1,6 +1,7 @@
 """Errors as answers: problem+json (RFC 9457) for programs, a page for browsers.
 
-A problem says what happened and what to do next. What nobody expected is logged with its trace and told as a bare 500.
+A problem says what happened and what to do next. What nobody expected is logged with its trace and told as a bare 500;
+what is the server's own fault is logged too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from starlette.exceptions import HTTPException
 from albatros.errors import AlbatrosError, BadInputError, LogGapError, TooLargeError, UnauthorizedError
 from albatros.http.render import error_page, wants_html
 from albatros.http.schemas import ProblemOut
+from albatros.log import get_logger
 
+log = get_logger(__name__)
 PROBLEM_TYPE = "urn:albatros:problem:"
 RETRY_AFTER_SECONDS = 5
 MAX_REPORTED = 5
@@ -72,6 +75,8 @@ def _headers_of(error: AlbatrosError) -> dict[str, str]:
 async def _on_albatros_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, AlbatrosError):
         raise error
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("a call failed", method=request.method, path=request.url.path, error=error.detail)
     if wants_html(request):
         page = error_page(request, error.status, error.title, error.detail)
         page.headers.update(_headers_of(error))

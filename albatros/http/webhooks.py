@@ -97,9 +97,9 @@ async def webhook(
         receipt = await to_thread.run_sync(
             receive, context.settings, context.writer, configured, headers, body, limiter=intake.threads
         )
-    except DatabaseUnavailableError as error:
+    except DatabaseUnavailableError:
         # The forge may never send it again; what it tells is found by a look at its heads when the database is back.
-        log.error("a webhook could not be kept; heads will be compared instead", forge=forge, error=error.detail)
+        log.warning("a webhook could not be kept; the forge's heads will be compared instead", forge=forge)
         context.signals.notify(Topic.RECONCILER)
         raise
     return _answer(receipt)
