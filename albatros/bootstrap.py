@@ -24,6 +24,7 @@ from albatros.executors.local import LocalExecutor
 from albatros.flows.assemble import Assembler
 from albatros.flows.collect import collect
 from albatros.flows.dispatch import Dispatcher
+from albatros.flows.proofs import signing_key
 from albatros.flows.publish import Publisher
 from albatros.flows.reconcile import reconcile
 from albatros.flows.recover import Recovered, recover
@@ -189,9 +190,12 @@ class Server:
             return []
         parts = self._parts
         settings = parts.settings
-        assembler = Assembler(parts.database, parts.store, parts.signals, settings, parts.holder)
+        key = signing_key(settings.signing)
+        assembler = Assembler(parts.database, parts.store, parts.signals, settings, parts.holder, key)
         registries = {item.name: registry_opener(item) for item in settings.registries}
-        publisher = Publisher(parts.database, parts.store, parts.signals, registries, settings.limits, parts.holder)
+        publisher = Publisher(
+            parts.database, parts.store, parts.signals, registries, settings.limits, parts.holder, key
+        )
         role = PublisherRole(assembler, publisher, observe)
         return [self._loop(f"publisher-{n}", Topic.PUBLISHER, role.step, IDLE_SECONDS) for n in range(PUBLISHERS)]
 

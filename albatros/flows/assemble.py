@@ -7,7 +7,7 @@ makes every row; killed before it, the work is done again with the same result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
@@ -16,12 +16,12 @@ from sqlalchemy.orm import Session
 
 from albatros.db import blobs, queue
 from albatros.db.layers import RepoLayerCache
-from albatros.db.models import Artifact, Build, Image, ImageBlob, Job, Publication
+from albatros.db.models import Artifact, Build, Image, ImageBlob, ImageProof, Job, Publication
 from albatros.db.session import Database, now
 from albatros.db.signals import Signals, Topic
 from albatros.domain import repo_config
 from albatros.domain.plan import ImagePart, PlannedImage, plan_images
-from albatros.domain.platforms import PlatformHints
+from albatros.domain.platforms import Platform, PlatformHints
 from albatros.domain.publishing import Destination, Origin, RegistryRule, destinations
 from albatros.domain.references import parse_digest
 from albatros.domain.states import BuildState, PublicationState, Reason
@@ -35,8 +35,10 @@ from albatros.errors import (
     TooLargeError,
 )
 from albatros.flows import progress
+from albatros.flows.proofs import BuiltFrom, KeptProofs, ProofMaker
 from albatros.images.assemble import AssembleOptions, assemble
 from albatros.images.base import Source
+from albatros.images.keys import SigningKey
 from albatros.images.model import Image as OciImage
 from albatros.images.readers.detect import is_image_archive
 from albatros.log import get_logger
@@ -61,17 +63,27 @@ class _Part:
 class _Assembled:
     plan: PlannedImage
     image: OciImage
+    proofs: KeptProofs
     destinations: tuple[Destination, ...]
 
 
 class Assembler:
     """Makes the images of Builds, one Build at a time."""
 
-    def __init__(self, database: Database, store: BlobStore, signals: Signals, settings: Settings, holder: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        store: BlobStore,
+        signals: Signals,
+        settings: Settings,
+        holder: str,
+        key: SigningKey | None = None,
+    ) -> None:
         self._database = database
         self._store = store
         self._signals = signals
         self._settings = settings
+        self._proofs = ProofMaker(store, settings, key)
         self.holder = holder
 
     def claim(self) -> Build | None:
@@ -126,12 +138,16 @@ class Assembler:
     def _assemble_one(self, build: Build, plan: PlannedImage) -> _Assembled:
         parts = self._parts(plan)
         cache = RepoLayerCache(self._database, build.repo_id)
-        image = assemble([self._source(part) for part in parts], self._store, cache, self._options(build))
+        made: dict[Platform, BuiltFrom] = {}
+        by_label = {part.attribute: BuiltFrom(part.attribute, part.artifact) for part in parts}
+        options = replace(self._options(build), made=lambda label, platform: made.update({platform: by_label[label]}))
+        image = assemble([self._source(part) for part in parts], self._store, cache, options)
         missing = set(plan.config.platforms) - set(image.platforms)
         if missing:
             names = ", ".join(map(str, sorted(missing)))
             raise ImageError(f"image {plan.config.name} has no {names}, which .albatros.toml asks for")
-        return _Assembled(plan, image, destinations(plan, _origin(build), self._rules()))
+        proofs = self._proofs.make(build, plan.config.name, image, made)
+        return _Assembled(plan, image, proofs, destinations(plan, _origin(build), self._rules()))
 
     def _parts(self, plan: PlannedImage) -> list[_Part]:
         with self._database.read() as session:
@@ -242,12 +258,12 @@ def _refuse(destination: Destination, one: str, other: str) -> NoReturn:
 
 
 def _add_rows(session: Session, build: Build, item: _Assembled) -> None:
-    every = list(item.image.all_blobs())
+    every = [*item.image.all_blobs(), *item.proofs.blobs]
     image = Image(
         build_id=build.id,
         name=item.plan.config.name,
         digest=str(item.image.digest),
-        size=sum(blob.size for blob in every),
+        size=sum(blob.size for blob in item.image.all_blobs()),
         platforms=[str(platform) for platform in item.image.platforms],
         created_at=now(),
     )
@@ -256,6 +272,7 @@ def _add_rows(session: Session, build: Build, item: _Assembled) -> None:
         blobs.record(session, build.repo_id, blob.digest, blob.size)
     session.flush()
     session.add_all(ImageBlob(image_id=image.id, digest=str(blob.digest)) for blob in dict.fromkeys(every))
+    session.add_all(ImageProof(image_id=image.id, digest=digest) for digest in item.proofs.digests)
     session.add_all(
         Publication(
             image_id=image.id,

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from albatros.db import queue
-from albatros.db.models import Build, Publication, TagHead
+from albatros.db.models import Build, ImageProof, Publication, TagHead
 from albatros.db.session import Database, now
 from albatros.db.signals import Signals, Topic
 from albatros.domain.references import parse_digest
@@ -32,8 +32,12 @@ from albatros.errors import (
     StoreError,
 )
 from albatros.flows import progress, report
+from albatros.flows.proofs import claims_of
+from albatros.images.keys import SigningKey
 from albatros.images.model import Image
 from albatros.images.publish import Observer, PublishReport, publish
+from albatros.images.referrers import Proof, load_artifact
+from albatros.images.signing import identity, sign_image
 from albatros.log import get_logger
 from albatros.registries.base import Registry
 from albatros.settings import LimitSettings
@@ -80,12 +84,14 @@ class Publisher:
         registries: Mapping[str, Callable[[], Registry]],
         limits: LimitSettings,
         holder: str,
+        key: SigningKey | None = None,
     ) -> None:
         self._database = database
         self._store = store
         self._signals = signals
         self._registries = registries
         self._limits = limits
+        self._key = key
         self.holder = holder
 
     def claim(self) -> Push | None:
@@ -138,16 +144,22 @@ class Publisher:
         with self._database.read() as session:
             _refuse_foreign_name(session, first)
             own_names = _own_names(session, first)
+            kept = session.scalars(select(ImageProof.digest).where(ImageProof.image_id == first.image_id)).all()
         image = Image.load(self._store, parse_digest(first.image.digest))
         by_tag = {publication.tag: publication for publication in push.publications}
+        proofs: list[Proof] = [load_artifact(self._store, parse_digest(digest)) for digest in sorted(kept)]
         registry = open_registry()
         try:
+            if self._key is not None:
+                claims = claims_of(first.image.build, image, identity(registry.address, first.name))
+                proofs += sign_image(image, self._key, claims)
             return publish(
                 image,
                 self._store,
                 registry,
                 first.name,
                 list(by_tag),
+                proofs=proofs,
                 mount_from=own_names,
                 gate=lambda tag: self._may_move(push, by_tag[tag]),
                 observe=observe,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -37,7 +37,8 @@ class AssembleOptions:
     """How an Image is made.
 
     `annotations` have the short names of ANNOTATIONS; `created` is the commit's time, else the newest that a source
-    gives; `max_size` bounds the unpacked bytes of one source; `threads` sources are read at once (0: one a processor).
+    gives; `max_size` bounds the unpacked bytes of one source; `threads` sources are read at once (0: one a processor);
+    `made` hears the label of the source that a platform came from.
     """
 
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class AssembleOptions:
     compression: Compression = Compression.GZIP
     max_size: int = DEFAULT_MAX_SIZE
     threads: int = 0
+    made: Callable[[str, Platform], None] = lambda _label, _platform: None
 
 
 def assemble(sources: Sequence[Source], sink: BlobSink, cache: LayerCache, options: AssembleOptions) -> Image:
@@ -57,6 +59,9 @@ def assemble(sources: Sequence[Source], sink: BlobSink, cache: LayerCache, optio
     reader = _SourceReader(LayerWriter(sink, cache, options.compression), cache, options.max_size)
     read = _read_all(sources, reader, options.threads)
     _refuse_duplicates(sources, read)
+    for source, found in zip(sources, read, strict=True):
+        for part in found:
+            options.made(source.label, part.platform)
     parts = [part for found in read for part in found]
     created = _rfc3339(options.created or max(_moment(part.created) for part in parts))
     annotations = _annotations(options.annotations, created)

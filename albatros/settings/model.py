@@ -118,6 +118,15 @@ class RegistrySettings(_Section):
     required: bool = Field(True, description="a Build is green only when this Publication is done")
 
 
+class SigningSettings(_Section):
+    """`[signing]`: what is said about images that are published, and the key that says it."""
+
+    key: SecretStr = Field(SecretStr(""), description="private key in PEM (ECDSA P-256); without one nothing is signed")
+    passphrase: SecretStr = Field(SecretStr(""), description="of an encrypted key")
+    sbom: bool = Field(False, description="attach a bill of materials (CycloneDX) to each image")
+    provenance: bool = Field(False, description="attach SLSA provenance to each image; signed if there is a key")
+
+
 class RetentionSettings(_Section):
     """`[retention]`: what `albatros gc` and the collector take away."""
 
@@ -161,6 +170,7 @@ class Settings(_Section):
     executor: ExecutorSettings = ExecutorSettings()
     forges: tuple[ForgeSettings, ...] = ()
     registries: tuple[RegistrySettings, ...] = ()
+    signing: SigningSettings = SigningSettings()
     retention: RetentionSettings = RetentionSettings()
     limits: LimitSettings = LimitSettings()
 
@@ -191,6 +201,7 @@ class Settings(_Section):
         for forge in self.forges:
             found += [forge.token, forge.webhook_secret, *forge.flake_tokens.values()]
         found += [registry.password for registry in self.registries]
+        found += [self.signing.key, self.signing.passphrase]
         values = [secret.get_secret_value() for secret in found]
         password = urlsplit(self.database.url.get_secret_value()).password or ""
         return [value for value in (*values, password, unquote(password)) if value]
@@ -203,6 +214,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "executor": ExecutorSettings,
     "forges": ForgeSettings,
     "registries": RegistrySettings,
+    "signing": SigningSettings,
     "retention": RetentionSettings,
     "limits": LimitSettings,
 }

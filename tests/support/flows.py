@@ -20,6 +20,7 @@ from albatros.errors import ForgeError
 from albatros.flows import attempts, plan
 from albatros.flows.assemble import Assembler
 from albatros.flows.dispatch import Dispatcher
+from albatros.flows.proofs import signing_key
 from albatros.flows.publish import Publisher
 from albatros.forges.base import CloneSource, Forge
 from albatros.images.publish import ignore
@@ -82,17 +83,18 @@ class World:
 
     def start_again(self, holder: str = HOLDER) -> None:
         """A fresh server process on the same rows, blobs and runners."""
+        self.key = signing_key(self.settings.signing)
         self.executor = FakeExecutor(self.machine, self.slots, frozenset({"x86_64-linux"}))
         self.dispatcher = Dispatcher(
             self.database, self.signals, self.executor, self.settings.limits, KEY, "http://127.0.0.1:1"
         )
         self.scheduler = Scheduler(self.database, self.signals, self.dispatcher, self.executor, self.settings.limits)
-        self.assembler = Assembler(self.database, self.store, self.signals, self.settings, holder)
+        self.assembler = Assembler(self.database, self.store, self.signals, self.settings, holder, self.key)
         self.publisher = self.publisher_of(holder)
 
     def publisher_of(self, holder: str) -> Publisher:
         openers = {name: partial(self.registries.__getitem__, name) for name in self.registries}
-        return Publisher(self.database, self.store, self.signals, openers, self.settings.limits, holder)
+        return Publisher(self.database, self.store, self.signals, openers, self.settings.limits, holder, self.key)
 
     def repo(self, name: str = "hello", *, private: bool = False) -> int:
         """A repo's id; made when it is asked for first."""

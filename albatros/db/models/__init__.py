@@ -2,7 +2,17 @@
 
 from albatros.db.models.base import Base
 from albatros.db.models.builds import Attempt, Build, Job, JobEdge, LogPiece
-from albatros.db.models.images import Artifact, Blob, CachedLayer, Image, ImageBlob, Publication, RepoBlob, TagHead
+from albatros.db.models.images import (
+    Artifact,
+    Blob,
+    CachedLayer,
+    Image,
+    ImageBlob,
+    ImageProof,
+    Publication,
+    RepoBlob,
+    TagHead,
+)
 from albatros.db.models.inbox import Delivery, RefHead, Repo
 from albatros.db.models.server import Counter, Event, StatusReport, Token
 
@@ -18,6 +28,7 @@ __all__ = [
     "Event",
     "Image",
     "ImageBlob",
+    "ImageProof",
     "Job",
     "JobEdge",
     "LogPiece",

@@ -91,6 +91,15 @@ class ImageBlob(Base):
     digest: Mapped[str] = mapped_column(String(80), primary_key=True, index=True)
 
 
+class ImageProof(Base):
+    """A manifest that refers to an Image's index or manifests and is published with it: a bill of materials, say."""
+
+    __tablename__ = "image_proofs"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(80), primary_key=True)
+
+
 class CachedLayer(Base):
     """What a layer's uncompressed bytes became under one codec, known per Repo."""
 
