@@ -3,7 +3,7 @@
 
 PYTHON ?= python3.11
 BIN := .venv/bin
-# Where `make services` puts Garage, Gitea, crane and regctl; name another place to share it between clones.
+# Where `make services` puts Garage, Gitea, crane, regctl and cosign; name another place to share it between clones.
 export ALBATROS_SERVICES ?= $(CURDIR)/.services
 # How many tests run at once, and more arguments for pytest: make test WORKERS=4 PYTEST="-k registry"
 WORKERS ?= 2
@@ -33,7 +33,7 @@ test: setup ## everything: style, types, import rules and all tests; ends with w
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal --skips-to .cache/skips.json $(PYTEST)
 
-services: ## build Garage, Gitea, crane and regctl from their package registries (takes long, niced)
+services: ## build Garage, Gitea, crane, regctl and cosign from their package registries (takes long, niced)
 	@scripts/services
 
 bench: setup ## measure, and write the table and its JSON
