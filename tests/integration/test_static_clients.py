@@ -48,22 +48,27 @@ def fill(url: str, made: tuple[Image, MemoryStore], garage: GarageServer | None 
     publish(made[0], made[1], registry, NAME, ["v1", "latest"])
 
 
-@pytest.fixture(scope="module", params=["garage", "file-server", "nginx"])
+@pytest.fixture(scope="module", params=["garage", "garage-behind-nginx", "file-server", "nginx"])
 def host(request: pytest.FixtureRequest, made: tuple[Image, MemoryStore]) -> Iterator[str]:
     """`HOST:PORT` of a static registry that holds the image."""
-    if request.param == "garage":
+    account = unprivileged()
+    if request.param.startswith("garage"):
         garage: GarageServer = request.getfixturevalue("garage")
         fill(garage.url_of(SITE_BUCKET), made, garage)
-        yield garage.site
+        if request.param == "garage":
+            yield garage.site
+            return
+        words = {"http://127.0.0.1:3902": garage.web, "Host registry.example.org": f"Host {SITE_BUCKET}"}
+        with private_dir("nginx", account) as home, serve_nginx(home, account, "garage/nginx.conf", words) as address:
+            yield address
         return
-    account = unprivileged()
     with private_dir("static", account) as home:
         fill(f"dir:{home}/registry", made)
         if request.param == "file-server":
             with serve_directory(home / "registry") as address:
                 yield address
             return
-        with serve_nginx(home, account) as address:
+        with serve_nginx(home, account, "registry/nginx.conf", {"/srv/registry": f"{home}/registry"}) as address:
             yield address
 
 

@@ -37,7 +37,7 @@ def host(image: tuple[Image, MemoryStore]) -> Iterator[str]:
     with private_dir("nginx", account) as home:
         made, store = image
         publish(made, store, StaticRegistry(DirectoryObjects(home / "registry"), "dir:x"), NAME, ["v1"])
-        with serve_nginx(home, account) as address:
+        with serve_nginx(home, account, "registry/nginx.conf", {"/srv/registry": f"{home}/registry"}) as address:
             yield address
 
 
