@@ -9,6 +9,7 @@ _PLATFORM_HELP = (
     "docker-archive or OCI layout, static binary, a directory of these, or - for an archive on standard input; "
     "PLATFORM= where the file does not tell it"
 )
+_MOUNT_HELP = "a name at the destinations whose blobs may be taken from there instead of being sent; repeatable"
 _ANNOTATION_HELP = "source, revision, version or licenses of the image; repeatable"
 _SIGN_HELP = "sign with this private key (PEM, ECDSA P-256); its passphrase is in COSIGN_PASSWORD"
 _DEST_HELP = "docker://HOST/PREFIX, dir:PATH or s3://BUCKET/PREFIX?endpoint=URL&region=R&s3ForcePathStyle=true"
@@ -37,6 +38,7 @@ def _add_push(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "-t", "--tag", action="append", required=True, metavar="NAME[:TAG]", help="name and tag (latest); repeatable"
     )
     push.add_argument("--to", action="extend", nargs="+", required=True, metavar="DEST", help=_DEST_HELP)
+    push.add_argument("--mount-from", action="append", default=[], metavar="NAME", help=_MOUNT_HELP)
     push.add_argument("--compression", choices=("gzip", "fast", "zstd"), default="gzip", help="default: gzip")
     push.add_argument("--entrypoint", metavar="PATH", help="where binaries go in the image; default: /bin/NAME")
     push.add_argument("--annotation", action="append", default=[], metavar="KEY=VALUE", help=_ANNOTATION_HELP)

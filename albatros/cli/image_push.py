@@ -16,7 +16,7 @@ from albatros.cli.image_target import open_target
 from albatros.cli.image_there import open_everywhere
 from albatros.cli.progress import Progress, WatchedBlobs
 from albatros.domain import docker_hub
-from albatros.domain.references import RegistryUrl, format_reference, split_tag
+from albatros.domain.references import RegistryUrl, check_name, format_reference, split_tag
 from albatros.errors import AlbatrosError, UsageError
 from albatros.images.assemble import ANNOTATIONS, DEFAULT_MAX_SIZE, AssembleOptions, assemble
 from albatros.images.base import BlobSource, Source
@@ -40,6 +40,7 @@ class PushRequest:
     sources: Sequence[Source]
     tags: dict[str, list[str]]
     destinations: Sequence[RegistryUrl]
+    mount_from: Sequence[str]
     options: AssembleOptions
     key: SigningKey | None
     sbom: bool
@@ -74,6 +75,7 @@ def parse_request(options: argparse.Namespace) -> PushRequest:
         sources=parse_sources(options.sources, entrypoint),
         tags=tags,
         destinations=destinations,
+        mount_from=[check_name(name) for name in options.mount_from],
         options=AssembleOptions(
             annotations=dict(_annotation(text) for text in options.annotation),
             created=options.created,
@@ -152,6 +154,7 @@ def _push_to(url: RegistryUrl, made: _Made, request: PushRequest) -> Outcome:
 
 def _push_names(url: RegistryUrl, made: _Made, request: PushRequest) -> Outcome:
     references: list[str] = []
+    pushed: list[str] = []
     sent = skipped = 0
     with open_target(url) as registry:
         for name, tags in request.tags.items():
@@ -165,10 +168,12 @@ def _push_names(url: RegistryUrl, made: _Made, request: PushRequest) -> Outcome:
                     registry,
                     name,
                     tags,
+                    mount_from=[*request.mount_from, *pushed],
                     proofs=_proofs(made, registry.address, name, request),
                     observe=lambda event: made.progress.event(str(url), event),
                 )
                 sent, skipped = sent + report.bytes_sent, skipped + report.bytes_skipped
+            pushed.append(name)
             references += [format_reference(registry.address, name, tag) for tag in tags]
     return Outcome(str(url), tuple(references), sent, skipped)
 

@@ -28,6 +28,7 @@ _HOST = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
 )
 _MAX_NAME = 255
+_PLAIN_HTTP = "?http=true"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +101,12 @@ class RegistryUrl:
     host: str = ""
     prefix: str = ""
     path: Path = Path()
+    plain_http: bool = False
     s3: S3Location | None = None
 
     @classmethod
     def parse(cls, text: str) -> RegistryUrl:
-        """Read `docker://HOST[:PORT][/PREFIX]`, `dir:PATH` or `s3://BUCKET[/PREFIX]?…`.
+        """Read `docker://HOST[:PORT][/PREFIX][?http=true]`, `dir:PATH` or `s3://BUCKET[/PREFIX]?…`.
 
         Raises UsageError, which never repeats a password.
         """
@@ -124,20 +126,23 @@ class RegistryUrl:
             raise UsageError(
                 "an address of a registry holds no credentials; put them into the configuration or docker's config.json"
             )
-        host, _, prefix = rest.partition("/")
+        place, question, options = rest.partition("?")
+        host, _, prefix = place.partition("/")
         prefix = prefix.strip("/")
         if not _HOST.fullmatch(host):
             raise UsageError(f"docker://{host[:80]} has no usable host; write docker://HOST[:PORT]/PREFIX")
-        if "?" in prefix or "#" in prefix:
-            raise UsageError(f"docker://{host}/… takes no options; write docker://HOST[:PORT]/PREFIX")
-        return cls(RegistryKind.DOCKER, host=host.lower(), prefix=check_name(prefix) if prefix else "")
+        if f"{question}{options}" not in ("", _PLAIN_HTTP):
+            raise UsageError(f"docker://{host}/… takes no option but {_PLAIN_HTTP}, for a registry without TLS")
+        prefix = check_name(prefix) if prefix else ""
+        return cls(RegistryKind.DOCKER, host=host.lower(), prefix=prefix, plain_http=bool(question))
 
     def __str__(self) -> str:
         if self.kind is RegistryKind.DIR:
             return f"dir:{self.path}"
         if self.s3 is not None:
             return str(self.s3)
-        return f"docker://{self.host}" + (f"/{self.prefix}" if self.prefix else "")
+        place = f"docker://{self.host}" + (f"/{self.prefix}" if self.prefix else "")
+        return place + (_PLAIN_HTTP if self.plain_http else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +159,8 @@ class ImageReference:
 
         In `dir:`, the registry is the deepest directory on the path that holds `v2/`. Raises UsageError.
         """
-        body, at, digest = text.partition("@")
+        plain = _PLAIN_HTTP if text.endswith(_PLAIN_HTTP) and not text.startswith("dir:") else ""
+        body, at, digest = text.removesuffix(plain).partition("@")
         head, slash, last = body.rpartition("/")
         last, colon, tag = last.partition(":")
         if not slash or not last:
@@ -166,11 +172,12 @@ class ImageReference:
             root, names = _split_directory(Path(head.removeprefix("dir:")).expanduser().absolute(), [last])
             return cls(RegistryUrl(RegistryKind.DIR, path=root), check_name("/".join(names)), reference)
         host, _, above = head.removeprefix("docker://").partition("/")
-        registry = RegistryUrl.parse(f"docker://{host}")
+        registry = RegistryUrl.parse(f"docker://{host}{plain}")
         return cls(registry, check_name(f"{above}/{last}" if above else last), reference)
 
     def __str__(self) -> str:
-        return format_reference(str(self.registry).removeprefix("docker://"), self.name, self.reference)
+        shown = format_reference(self.registry.host or str(self.registry), self.name, self.reference)
+        return shown + (_PLAIN_HTTP if self.registry.plain_http else "")
 
 
 def _split_directory(path: Path, names: list[str]) -> tuple[Path, list[str]]:

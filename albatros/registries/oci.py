@@ -34,7 +34,7 @@ class OciRegistry:
     def __init__(self, url: RegistryUrl, credentials: Credentials | None, policy: RetryPolicy | None = None) -> None:
         self._url = url
         host = docker_hub.API_HOST if url.host == docker_hub.HOST else url.host
-        self._transport = Transport(host, credentials, policy)
+        self._transport = Transport(host, credentials, policy, plain=url.plain_http)
         self._writing: set[str] = set()
         self._manifests = threading.Lock()
 

@@ -185,6 +185,18 @@ def test_a_push_run_again_compresses_nothing_unless_a_destination_lacks_it(
     assert image("verify", f"dir:{tmp_path / 'other'}/hello:v1").code == 0
 
 
+@needs("docker-registry")
+def test_a_second_name_takes_its_blobs_from_the_first(
+    image: Command, archives: Path, registry_server: RegistryServer
+) -> None:
+    one = image("push", archives, "-t", "mount/one:v1", "--json", "--to", registry_server.url)
+    more = ("-t", "mount/two:v1", "-t", "mount/three:v1", "--mount-from", "mount/one")
+    done = image("push", archives, *more, "--json", "--to", registry_server.url)
+    assert (done.code, done.json["digest"]) == (0, one.json["digest"]), done.err
+    assert done.json["destinations"][0]["bytes_sent"] == 0
+    assert image("verify", f"{registry_server.host}/mount/three:v1").code == 0
+
+
 def test_one_destination_that_fails_does_not_stop_the_others(image: Command, binary: Path, tmp_path: Path) -> None:
     with faulty_registry() as refusing:
         refusing.faults = [Fault("POST", "uploads", 403, times=99)]
@@ -257,6 +269,7 @@ def test_verify_finds_what_is_damaged(image: Command, archives: Path, tmp_path: 
         (["{binary}", "-t", "hello", "--created", "today", "--to", "dir:{root}"], "not a time"),
         (["{binary}", "-t", "hello", "--created", "2026-01-01", "--to", "dir:{root}"], "no time zone"),
         (["{binary}", "-t", "hello", "--max-size", "much", "--to", "dir:{root}"], "not a size"),
+        (["{binary}", "-t", "hello", "--mount-from", "UPPER", "--to", "dir:{root}"], "not an image name"),
         (["{binary}", "-t", "hello"], "--to"),
     ],
 )

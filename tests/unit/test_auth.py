@@ -122,3 +122,11 @@ def test_nothing_shows_a_password() -> None:
     authorizer.challenged(REALM, SCOPE, None)
     assert "hunter22" not in authorizer.identity
     assert set(authorizer.secrets()) == {"hunter22", "cm9ib3Q6aHVudGVyMjI=", "abc"}
+
+
+def test_plain_http_that_was_asked_for_has_its_token_endpoint_there_too() -> None:
+    endpoint = Endpoint(lambda: (200, {"token": "abc"}))
+    authorizer = Authorizer("r.lan:5000", None, endpoint.fetch, plain=True)
+    assert authorizer.challenged('Bearer realm="http://r.lan:5000/token"', SCOPE, None) == "Bearer abc"
+    with pytest.raises(RegistryError, match="not https"):
+        authorizer.challenged('Bearer realm="http://other.lan/token"', "other", None)

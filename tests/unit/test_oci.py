@@ -351,6 +351,16 @@ def test_a_registry_behind_a_tls_proxy_that_answers_http(location: str, resolved
     transport.close()
 
 
+def test_plain_http_that_was_asked_for_goes_to_that_host_only() -> None:
+    transport = Transport("r.example.org:5000", None, plain=True)
+    assert transport.base == "http://r.example.org:5000"
+    assert transport.resolve("/v2/x", transport.base) == "http://r.example.org:5000/v2/x"
+    for elsewhere in ("http://r.example.org/x", "http://other.example.org:5000/x", "http://127.0.0.1/x"):
+        with pytest.raises(RegistryError, match="not https"):
+            transport.resolve(elsewhere, transport.base)
+    transport.close()
+
+
 @pytest.mark.parametrize(
     "location",
     [

@@ -74,6 +74,7 @@ def test_addresses_of_registries() -> None:
         "docker://ho st",
         "docker://h/UPPER",
         "docker://h/a?x=1",
+        "docker://h/a?http=true&x=1",
         "ftp://h/x",
         "dir:",
         "h/x",
@@ -142,3 +143,13 @@ def test_a_reference_for_people() -> None:
 )
 def test_only_this_machine_by_its_own_names_is_loopback(host: str, local: bool) -> None:
     assert is_loopback(host) is local
+
+
+def test_plain_http_is_asked_for_in_the_address() -> None:
+    url = RegistryUrl.parse("docker://registry.lan:5000/team?http=true")
+    assert (url.host, url.prefix, url.plain_http) == ("registry.lan:5000", "team", True)
+    assert str(url) == "docker://registry.lan:5000/team?http=true"
+    assert not RegistryUrl.parse("docker://registry.lan:5000/team").plain_http
+    reference = ImageReference.parse("docker://registry.lan:5000/team/hello:v1?http=true")
+    assert (reference.registry.plain_http, reference.name, reference.reference) == (True, "team/hello", "v1")
+    assert str(reference) == "registry.lan:5000/team/hello:v1?http=true"
