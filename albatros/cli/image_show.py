@@ -9,6 +9,7 @@ from albatros.cli import DONE
 from albatros.cli.image_target import open_target
 from albatros.cli.output import print_json, size
 from albatros.domain.references import Digest, ImageReference
+from albatros.domain.text import plain
 from albatros.errors import UsageError
 from albatros.images.bundle import PREDICATE_ANNOTATION
 from albatros.images.keys import PublicKey
@@ -18,6 +19,8 @@ from albatros.images.signing import Claims, identity, read_signatures
 from albatros.images.trust import Expected, check_signature
 from albatros.images.verify import VerifiedPlatform, read_published, verify_platform
 from albatros.registries.base import Registry
+
+MAX_SHOWN = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,14 @@ def inspect(text: str, *, as_json: bool) -> int:
     total = sum(blob.size for blob in image.all_blobs())
     print(f"{reference}  {image.digest}  {size(total)}")
     for key, value in annotations_of(image).items():
-        print(f"  {key}: {value}")
+        print(f"  {_shown(key)}: {_shown(value)}")
     _print_attestations("  ", attestations[image.digest])
     for manifest in image.manifests:
         layers = sum(layer.size for layer in manifest.layers)
         print(f"  {manifest.platform}  {manifest.descriptor.digest}  {size(layers + manifest.config.size)}")
         print(f"    config  {manifest.config.digest}  {size(manifest.config.size)}")
         for layer in manifest.layers:
-            print(f"    layer   {layer.digest}  {size(layer.size)}  {layer.media_type}")
+            print(f"    layer   {layer.digest}  {size(layer.size)}  {_shown(layer.media_type)}")
         _print_attestations("    ", attestations[manifest.descriptor.digest])
     return DONE
 
@@ -95,9 +98,14 @@ def _attestations(registry: Registry, name: str, subject: Digest) -> list[Attest
     ]
 
 
+def _shown(text: str) -> str:
+    """What a registry said, on one line and without commands to the terminal."""
+    return " ".join(plain(text, MAX_SHOWN).split())
+
+
 def _print_attestations(indent: str, attestations: Sequence[Attestation]) -> None:
     for attestation in attestations:
-        print(f"{indent}proof   {attestation.kind}  {attestation.digest}".rstrip())
+        print(f"{indent}proof   {_shown(attestation.kind)}  {attestation.digest}".rstrip())
 
 
 def _tree(

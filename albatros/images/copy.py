@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import BinaryIO
 
 from albatros.domain.references import Blob, Digest
-from albatros.errors import NotFoundError
+from albatros.errors import ImageError, NotFoundError
 from albatros.images.model import Image
 from albatros.images.referrers import Artifact, Proof, list_referrers, read_artifact, subjects
 from albatros.images.signing import SignatureTag, read_signatures
 from albatros.registries.base import Registry
 
+MAX_PROOFS = 1000
 MAX_DEPTH = 3
 """How far proofs of proofs are followed."""
 
@@ -44,12 +46,18 @@ class PublishedBlobs:
 
 
 def read_proofs(registry: Registry, name: str, image: Image) -> list[Proof]:
-    """Signatures and referrers of an image's index and manifests, and what refers to these in turn."""
+    """Signatures and referrers of an image's index and manifests, and what refers to these in turn.
+
+    Raises ImageError for more than MAX_PROOFS of one manifest.
+    """
     found: list[Proof] = []
     for subject in subjects(image):
         if signatures := read_signatures(registry, name, subject.digest):
             found.append(SignatureTag(subject.digest, signatures))
-        found += _artifacts(registry, name, subject.digest, MAX_DEPTH)
+        artifacts = list(islice(_artifacts(registry, name, subject.digest, MAX_DEPTH), MAX_PROOFS + 1))
+        if len(artifacts) > MAX_PROOFS:
+            raise ImageError(f"more than {MAX_PROOFS} proofs refer to {subject.digest}; copy it without Albatros")
+        found += artifacts
     return found
 
 

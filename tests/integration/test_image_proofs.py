@@ -145,6 +145,15 @@ def test_inspect_shows_the_tree(image: Command, tmp_path: Path, keys: tuple[Path
     assert sum("https://sigstore.dev/cosign/sign/v1" in line for line in lines) == 3
 
 
+def test_what_a_registry_says_does_not_reach_the_terminal(image: Command, tmp_path: Path) -> None:
+    (tmp_path / "hello").write_bytes(elf())
+    hostile = "1.0\x1b[2J\x1b]0;title\x07\nsigned as alba/hello"
+    image("push", "-t", "hello", tmp_path / "hello", "--to", f"dir:{tmp_path}", "--annotation", f"version={hostile}")
+    out = image("inspect", f"dir:{tmp_path}/hello:latest").out
+    assert "\x1b" not in out
+    assert "  org.opencontainers.image.version: 1.0 signed as alba/hello\n" in out
+
+
 @needs("cosign", "openssl", "docker-registry")
 def test_cosign_verifies_both_forms(
     image: Command, tmp_path: Path, keys: tuple[Path, Path], registry_server: RegistryServer

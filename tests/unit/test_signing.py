@@ -242,3 +242,13 @@ def test_a_mirror_has_all_proofs(registry: MemoryRegistry, image: Image, key: Si
         assert list_referrers(mirror, "mirrored/hello", subject) == list_referrers(registry, NAME, subject)
     assert {digest for _, digest in mirror.blobs} == {digest for _, digest in registry.blobs}
     assert digest_of(b"about the note") in {digest for _, digest in mirror.blobs}
+
+
+def test_a_registry_cannot_keep_a_mirror_busy_for_ever(
+    registry: MemoryRegistry, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("albatros.images.copy.MAX_PROOFS", 3)
+    for number in range(4):
+        make_artifact(image.descriptor, "text/plain", b"%d" % number, {}).push(registry, NAME)
+    with pytest.raises(ImageError, match="more than 3 proofs"):
+        read_proofs(registry, NAME, image)
