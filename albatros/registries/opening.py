@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from albatros.domain.references import RegistryKind, RegistryUrl
 from albatros.errors import UsageError
 from albatros.registries.base import Credentials, Registry
-from albatros.registries.objects import DirectoryObjects, ObjectStore
-from albatros.registries.static import StaticRegistry
+
+if TYPE_CHECKING:
+    from albatros.registries.objects import ObjectStore
 
 
 def open_registry(url: RegistryUrl, credentials: Credentials | None = None) -> Registry:
@@ -15,16 +18,20 @@ def open_registry(url: RegistryUrl, credentials: Credentials | None = None) -> R
     `credentials` are for `docker://`, where None is anonymous, and for `s3://`, where None looks for AWS's own.
     Raises ConfigError when there are no keys for S3.
     """
-    if url.kind is not RegistryKind.DOCKER:
-        return StaticRegistry(open_objects(url, credentials), url.s3.address if url.s3 else str(url))
-    from albatros.registries.oci import OciRegistry  # noqa: PLC0415 - its HTTP library costs a fifth of a second
+    if url.kind is RegistryKind.DOCKER:
+        from albatros.registries.oci import OciRegistry  # noqa: PLC0415 - each adapter costs start-up time of its own
 
-    return OciRegistry(url, credentials)
+        return OciRegistry(url, credentials)
+    from albatros.registries.static import StaticRegistry  # noqa: PLC0415 - as above
+
+    return StaticRegistry(open_objects(url, credentials), url.s3.address if url.s3 else str(url))
 
 
 def open_objects(url: RegistryUrl, credentials: Credentials | None = None) -> ObjectStore:
     """The objects of a static registry. Raises UsageError for another kind, ConfigError without keys for S3."""
     if url.kind is RegistryKind.DIR:
+        from albatros.registries.objects import DirectoryObjects  # noqa: PLC0415 - as above
+
         return DirectoryObjects(url.path)
     if url.s3 is None:
         raise UsageError(f"{url} is no static registry; those are dir:PATH and s3://BUCKET/PREFIX?endpoint=URL")
