@@ -163,7 +163,8 @@ def test_what_cannot_be_done_is_said(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(variable, raising=False)
     assert cli.main(["registry", *arguments]) == code
     assert said in capsys.readouterr().err
 
