@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from albatros.domain import media
 from albatros.domain.references import Blob, RegistryUrl, digest_of
@@ -16,13 +15,8 @@ from albatros.domain.referrers import describe, read_index
 from albatros.errors import NotFoundError, RegistryError
 from albatros.images.assemble import AssembleOptions, assemble
 from albatros.images.base import NullLayerCache
-from albatros.images.copy import read_proofs
-from albatros.images.keys import SigningKey
 from albatros.images.model import Image
 from albatros.images.publish import IndexPut, PublishEvent, TagMoved, dry_run, publish
-from albatros.images.referrers import list_referrers, make_artifact, subjects
-from albatros.images.signing import Claims, identity, sign_image
-from albatros.images.trust import Expected, check_signature
 from albatros.images.verify import read_published, verify_platform
 from albatros.registries.base import Credentials, Manifest, Registry
 from albatros.registries.opening import open_registry
@@ -243,32 +237,3 @@ def test_a_referrer_is_listed_unless_the_registry_says_that_it_does_not(registry
         if found is not None:
             assert describe(manifest.media_type, manifest.data) in read_index(found.data)
             assert len(read_index(found.data)) == int(number)
-
-
-def test_proofs_are_found_beside_their_image(registry: Registry, store: MemoryStore) -> None:
-    image = make(store)
-    key = SigningKey(ec.generate_private_key(ec.SECP256R1()))
-    name = identity(registry.address, NAME)
-    for commit in ("a" * 40, "a" * 40, "b" * 40):
-        claims = Claims(name, "https://git.example.org/alba/hello", commit)
-        publish(image, store, registry, NAME, ["v1"], proofs=sign_image(image, key, claims))
-    for subject in subjects(image):
-        assert len(list_referrers(registry, NAME, subject.digest)) == 2
-        for commit in ("a" * 40, "b" * 40):
-            check_signature(registry, NAME, subject.digest, key.public, Expected(name, commit=commit))
-    assert len(read_proofs(registry, NAME, image)) == 3 * len(subjects(image))
-
-
-def test_two_who_sign_lose_nothing(registry: Registry, store: MemoryStore) -> None:
-    image = make(store)
-    publish(image, store, registry, NAME, ["v1"])
-    start = threading.Barrier(3, timeout=60)
-
-    def attach(number: int) -> None:
-        start.wait()
-        for round_ in range(4):
-            make_artifact(image.descriptor, "text/plain", b"%d %d" % (number, round_), {}).push(registry, NAME)
-
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(attach, range(3)))
-    assert len(list_referrers(registry, NAME, image.digest)) == 12
