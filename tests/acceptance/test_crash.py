@@ -1,7 +1,7 @@
 """SIGKILL of the server at each point of the line: started again it goes on, and everything is there exactly once.
 
-The suite fails when recovery is broken: with `recover` doing nothing the points from `claim` on stay open, and with a
-tag gate or a receipt that forgets, publications or Builds are there twice.
+Each part of recovery has a point that fails without it: held pushes (`last-blob` to `tag-before-row`), held statuses
+(`status-before-row`), repeated starts (`intent`), runners that live on (`claim`, `output`).
 """
 
 import signal
@@ -93,9 +93,8 @@ def check_rows(line: Line, commit: str) -> None:
         ("evaluation", "succeeded"): 1,
         ("build", "succeeded"): len(MACHINES),
     }
-    assert not line.sql("SELECT id FROM attempts WHERE state IN ('submitting', 'submitted', 'claimed')")
-    succeeded = "SELECT count(*) FROM attempts WHERE state = 'succeeded' GROUP BY job_id"
-    assert line.sql(succeeded) == [(1,)] * (1 + len(MACHINES))
+    # Runners outlive the server, so no Job is tried again.
+    assert Counter(line.sql("SELECT state FROM attempts")) == {("succeeded",): 1 + len(MACHINES)}
     ((digest,),) = line.sql("SELECT digest FROM images")
     assert set(line.sql("SELECT digest FROM tag_heads")) == {(digest,)}
 
