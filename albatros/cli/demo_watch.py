@@ -119,6 +119,6 @@ def _outcome(session: Session, build: Build) -> Outcome:
         image=rows[0].name if rows else "",
         digest=image.digest if image is not None else "",
         tags=tuple(row.tag for row in rows if row.state is PublicationState.PUBLISHED),
-        bytes_sent=max((row.bytes_sent for row in rows), default=0),
-        bytes_skipped=max((row.bytes_skipped for row in rows), default=0),
+        bytes_sent=sum(row.bytes_sent for row in rows),
+        bytes_skipped=min((row.bytes_skipped for row in rows), default=0),
     )

@@ -131,7 +131,7 @@ class Publisher:
             log.exception("a push met a fault of the server and is tried later", **where)
             end = partial(self._try_later, "the server met a fault of its own; its log says which")
         else:
-            end = partial(_finish, done)
+            end = partial(_finish, done, push.first.id)
         self._end(push, end)
 
     def _push(self, push: Push, observe: Observer) -> PublishReport:
@@ -243,8 +243,10 @@ def _is_newer(session: Session, head: TagHead, build: Build) -> bool:
     return other is not None and other > build.id
 
 
-def _finish(done: PublishReport, session: Session, row: Publication) -> None:
-    row.bytes_sent, row.bytes_skipped = done.bytes_sent, done.bytes_skipped
+def _finish(done: PublishReport, first_id: int, session: Session, row: Publication) -> None:
+    """One push brings the blobs for all of its tags: what was sent counts for the first of them alone."""
+    sent = done.bytes_sent if row.id == first_id else 0
+    row.bytes_sent, row.bytes_skipped = sent, done.bytes_sent + done.bytes_skipped - sent
     if row.tag in done.tags_superseded:
         message = "pushed by digest only: a newer build holds the tag"
         progress.move_publication(session, row, PublicationState.SUPERSEDED, Reason.SUPERSEDED, message)
