@@ -35,7 +35,7 @@ from albatros.errors import (
 from albatros.flows import settle
 from albatros.flows.dispatch import token_hash
 from albatros.forges.base import Forge
-from albatros.settings import ForgeSettings, Settings
+from albatros.settings import ForgeSettings, LimitSettings, Settings
 from albatros.store.base import BlobStore
 
 PROTOCOL = 1
@@ -258,15 +258,19 @@ def _order(settings: Settings, forges: Mapping[str, Forge], attempt: Attempt, jo
             "import_from_derivation": executor.import_from_derivation and build.trusted,
             "extra_systems": list(executor.extra_systems),
         },
-        "limits": {
-            "wall_seconds": min(limits.job_seconds, config.limits.job_seconds or limits.job_seconds),
-            "silence_seconds": min(limits.silence_seconds, config.limits.silence_seconds or limits.silence_seconds),
-            "log_bytes": limits.log_bytes,
-            "memory_bytes": limits.evaluation_bytes,
-            "attributes": limits.attributes,
-            "output_bytes": limits.output_bytes,
-        },
+        "limits": _limits_order(limits, config.limits),
         "build": _build_order(job, config) if job.kind is JobKind.BUILD else None,
+    }
+
+
+def _limits_order(limits: LimitSettings, narrowed: repo_config.LimitConfig) -> dict[str, object]:
+    return {
+        "wall_seconds": min(limits.job_seconds, narrowed.job_seconds or limits.job_seconds),
+        "silence_seconds": min(limits.silence_seconds, narrowed.silence_seconds or limits.silence_seconds),
+        "log_bytes": limits.log_bytes,
+        "memory_bytes": limits.evaluation_bytes,
+        "attributes": limits.attributes,
+        "output_bytes": limits.output_bytes,
     }
 
 
