@@ -25,6 +25,7 @@ from albatros.images.readers.archive import look_ahead, read_archive
 from albatros.images.readers.binary import ELF_MAGIC, read_binary
 from albatros.images.readers.parts import ImageParts
 from albatros.images.streams import BoundedReader, PeekReader, StoppedError, unpacked
+from albatros.images.tarstream import RECORD, looks_like_tar
 
 ANNOTATION_PREFIX = "org.opencontainers.image."
 ANNOTATIONS = ("source", "revision", "version", "licenses")
@@ -99,6 +100,8 @@ class _SourceReader:
                 return [read_binary(stream, source, self._writer)]
             if head.startswith(script.MAGIC):
                 raise script.refused(source.label)
+            if not looks_like_tar(head[:RECORD]):
+                raise ImageError("it is not a tar archive, nor a program (ELF)")
             return read_archive(stream, source, self._writer, self._max_size, self._promised(source))
 
     def _promised(self, source: Source) -> dict[str, Digest]:

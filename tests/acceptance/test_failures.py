@@ -106,7 +106,7 @@ CASES = (
         "no-program-at-all",
         image_of(**{AMD64.system: f"{MKDIR}echo not a program > $out/bin/hello"}),
         "build_failed",
-        (AMD64_HELLO,),
+        (AMD64_HELLO, "not a tar archive"),
     ),
     Wrong(
         "unknown-key",
