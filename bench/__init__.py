@@ -1,1 +1,1 @@
-"""Figures of Albatros: `python -m bench` measures, and writes a table and the JSON behind it."""
+"""Measurements of the real server. `python -m bench` runs them; docs/performance.md keeps the results."""

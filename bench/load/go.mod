@@ -1,0 +1,3 @@
+module albatros/bench
+
+go 1.19
