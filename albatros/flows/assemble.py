@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -38,12 +38,14 @@ from albatros.flows import progress
 from albatros.flows.proofs import BuiltFrom, KeptProofs, ProofMaker
 from albatros.images.assemble import AssembleOptions, assemble
 from albatros.images.base import Source
-from albatros.images.keys import SigningKey
 from albatros.images.model import Image as OciImage
 from albatros.images.readers.detect import is_image_archive
 from albatros.log import get_logger
 from albatros.settings import Settings
 from albatros.store.base import BlobStore
+
+if TYPE_CHECKING:
+    from albatros.images.keys import SigningKey
 
 log = get_logger(__name__)
 LEASE = timedelta(minutes=2)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from albatros.db.models import Artifact, Build
 from albatros.domain.platforms import Platform
 from albatros.domain.references import Blob, parse_digest
 from albatros.errors import StoreError
 from albatros.images.components import Component, from_closure, from_layers
-from albatros.images.keys import SigningKey
 from albatros.images.model import Image, PlatformManifest, annotations_of, created_of
 from albatros.images.provenance import BuildRecord, Derivation, make_provenance
 from albatros.images.referrers import MAX_PROOF, keep_artifact
@@ -23,6 +23,9 @@ from albatros.images.sbom import make_sboms
 from albatros.images.signing import Claims
 from albatros.settings import Settings, SigningSettings
 from albatros.store.base import BlobStore
+
+if TYPE_CHECKING:
+    from albatros.images.keys import SigningKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ def signing_key(settings: SigningSettings) -> SigningKey | None:
     pem = settings.key.get_secret_value()
     if not pem:
         return None
+    from albatros.images.keys import SigningKey  # noqa: PLC0415 - its library takes 7 MiB, and few servers have a key
+
     return SigningKey.parse(pem.encode(), settings.passphrase.get_secret_value(), "signing.key")
 
 

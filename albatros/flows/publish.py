@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
@@ -33,7 +34,6 @@ from albatros.errors import (
 )
 from albatros.flows import progress, report
 from albatros.flows.proofs import claims_of
-from albatros.images.keys import SigningKey
 from albatros.images.model import Image
 from albatros.images.publish import Observer, PublishReport, publish
 from albatros.images.referrers import Proof, load_artifact
@@ -42,6 +42,9 @@ from albatros.log import get_logger
 from albatros.registries.base import Registry
 from albatros.settings import LimitSettings
 from albatros.store.base import BlobStore
+
+if TYPE_CHECKING:
+    from albatros.images.keys import SigningKey
 
 log = get_logger(__name__)
 LEASE = timedelta(minutes=2)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from albatros.domain.references import Digest
 from albatros.errors import ImageError
-from albatros.images.keys import PublicKey, SigningKey
 from albatros.images.model import Descriptor, JsonObject, canonical_json, parse_json_object
 from albatros.images.referrers import Artifact, make_artifact
+
+if TYPE_CHECKING:
+    from albatros.images.keys import PublicKey, SigningKey
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 STATEMENT = "application/vnd.in-toto+json"

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from albatros.domain.platforms import Platform
 from albatros.images.bundle import make_proof, make_statement
-from albatros.images.keys import SigningKey
 from albatros.images.model import Image, JsonObject
 from albatros.images.referrers import Artifact
+
+if TYPE_CHECKING:
+    from albatros.images.keys import SigningKey
 
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:albatros:build:nix-flake:1"

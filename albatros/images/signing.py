@@ -11,16 +11,19 @@ import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from albatros.domain import media
 from albatros.domain.references import Blob, Digest, digest_of
 from albatros.domain.referrers import fallback_tag
 from albatros.errors import ImageError, RegistryUnavailableError
 from albatros.images.bundle import make_proof, make_statement
-from albatros.images.keys import SigningKey
 from albatros.images.model import Descriptor, Image, JsonObject, canonical_json, parse_json_object
 from albatros.images.referrers import Artifact, Proof, push_blobs, read_checked, subjects
 from albatros.registries.base import BlobOpener, Manifest, Registry
+
+if TYPE_CHECKING:
+    from albatros.images.keys import SigningKey
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE_ANNOTATION = "dev.cosignproject.cosign/signature"
