@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
 
 from albatros.db import tokens
 from albatros.domain.access import Scope, new_token
@@ -64,6 +66,13 @@ def text_of(browser: Chrome, css: str) -> str:
     return browser.find_element(By.CSS_SELECTOR, css).text
 
 
+def leave(browser: Chrome, act: Callable[[], None]) -> None:
+    """Do what opens another page, and return when it has: a key press or click returns before that."""
+    page = browser.find_element(By.TAG_NAME, "html")
+    act()
+    WebDriverWait(browser, 10).until(staleness_of(page))
+
+
 def texts_of(browser: Chrome, css: str) -> list[str]:
     return [element.text for element in browser.find_elements(By.CSS_SELECTOR, css)]
 
@@ -84,7 +93,7 @@ def test_builds_are_filtered_by_a_form(open_page: Opened) -> None:
     browser = open_page("/")
     browser.find_element(By.NAME, "repo").send_keys("alba/hello")
     Select(browser.find_element(By.NAME, "state")).select_by_value("failed")
-    browser.find_element(By.CSS_SELECTOR, ".filter button").click()
+    leave(browser, browser.find_element(By.CSS_SELECTOR, ".filter button").click)
     assert texts_of(browser, ".builds .title") == ["Tidy the flake"]
     assert browser.find_element(By.NAME, "repo").get_attribute("value") == "alba/hello"
 
@@ -190,9 +199,10 @@ def test_a_token_opens_what_is_private_until_the_logout(site: Api, open_page: Op
     browser = open_page(path)
     assert "404" in text_of(browser, "main")
     open_page("/login?next=" + path)
-    browser.find_element(By.ID, "token").send_keys(token, Keys.ENTER)
+    field = browser.find_element(By.ID, "token")
+    leave(browser, lambda: field.send_keys(token, Keys.ENTER))
     assert text_of(browser, "h1") == "Rotate the signing keys"
     assert "ines" in text_of(browser, "header")
-    browser.find_element(By.CSS_SELECTOR, "header button").click()
+    leave(browser, browser.find_element(By.CSS_SELECTOR, "header button").click)
     assert "Rotate the signing keys" not in texts_of(browser, ".builds .title")
     assert text_of(browser, "header").endswith("Log in")

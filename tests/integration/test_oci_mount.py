@@ -62,6 +62,6 @@ def test_the_server_mounts_between_the_names_of_one_repo(database: Database, tmp
     world.built([package("docker"), package("tools")], {"docker": image("same"), "tools": image("same", author="x")})
     assert world.assemble()
     world.publish()
-    sent = {row.name: (row.bytes_sent, row.bytes_skipped) for row in world.publications(first)}
-    assert len(sent) == 2
-    assert sorted(skipped > 0 for _, skipped in sent.values()) == [False, True]
+    firsts = [row for row in world.publications(first) if row.registry_name == "hub" and row.bytes_sent > 0]
+    assert len({row.name for row in firsts}) == len(firsts) == 2
+    assert sorted(row.bytes_skipped > 0 for row in firsts) == [False, True]
