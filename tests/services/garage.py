@@ -4,12 +4,13 @@ import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from albatros.registries.base import Credentials
-from tests.services.process import answers, free_port, private_dir, run, running, unprivileged
+from tests.services.process import answers, free_port, lend, private_dir, run, running, unprivileged
 from tests.tools import find, require
 
 REGION = "garage"
@@ -82,7 +83,7 @@ def garage() -> Iterator[GarageServer]:
         config = home / "garage.toml"
         values = {"home": home, "secret": secrets.token_hex(32), "region": REGION, "web_domain": _WEB_DOMAIN}
         config.write_text(_CONFIG.format(**values, **ports))
-        command = [find("garage"), "-c", str(config)]
+        command = [str(lend(Path(find("garage")), home, account)), "-c", str(config)]
         env = {
             "PATH": os.environ["PATH"],
             "HOME": str(home),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.process import Account, answers, free_port, hand_over, private_dir, run, running, unprivileged
+from tests.services.process import Account, answers, free_port, hand_over, lend, private_dir, run, running, unprivileged
 from tests.tools import find, require
 
 ADMIN = "alba"
@@ -79,14 +79,14 @@ class GiteaServer:
         return json.loads(text) if text else None
 
 
-def _static_root() -> str:
+def _static_root(home: Path, account: Account) -> str:
     share = Path(find("gitea")).resolve().parent.parent / "share/gitea"
-    return f"STATIC_ROOT_PATH = {share}" if share.is_dir() else ""
+    return f"STATIC_ROOT_PATH = {lend(share, home / 'share', account)}" if share.is_dir() else ""
 
 
 def _write_config(home: Path, port: int, account: Account) -> Path:
     config = home / "app.ini"
-    values = {"home": home, "port": port, "url": f"http://127.0.0.1:{port}", "static": _static_root()}
+    values = {"home": home, "port": port, "url": f"http://127.0.0.1:{port}", "static": _static_root(home, account)}
     config.write_text(_CONFIG.format(secret=secrets.token_hex(32), **values))
     hand_over(config, account)
     return config
@@ -102,7 +102,7 @@ def gitea() -> Iterator[GiteaServer]:
         url = f"http://127.0.0.1:{port}"
         config = _write_config(home, port, account)
         env = {"PATH": os.environ["PATH"], "HOME": str(home), "USER": "nobody"}
-        command = [find("gitea"), "--config", str(config)]
+        command = [str(lend(Path(find("gitea")), home, account)), "--config", str(config)]
 
         def admin(*arguments: str) -> str:
             return run([*command, "admin", "user", *arguments], account=account, env=env)

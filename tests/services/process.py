@@ -58,6 +58,22 @@ def hand_over(path: Path, owner: Account) -> None:
         os.chown(path, owner.uid, owner.gid)
 
 
+def lend(path: Path, home: Path, owner: Account) -> Path:
+    """A program or directory where this account can read it: where it is, else a copy in `home`.
+
+    What root built may lie in root's own home, which nobody else enters.
+    """
+    enterable = all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
+    if owner.uid is None or enterable:
+        return path
+    copy = home / path.name
+    if path.is_dir():
+        shutil.copytree(path, copy)
+    else:
+        shutil.copy(path, copy)
+    return copy
+
+
 def free_port() -> int:
     """A TCP port that nobody listens on, from below the range that the kernel gives to outgoing connections."""
     while True:
