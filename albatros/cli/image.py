@@ -6,7 +6,8 @@ import argparse
 from datetime import datetime
 
 _PLATFORM_HELP = (
-    "docker-archive or OCI layout, static binary, a directory of these, or - for an archive on standard input; "
+    "docker-archive or OCI layout, nix2container's JSON, static binary, a directory of these, or - for an archive on "
+    "standard input; "
     "PLATFORM= where the file does not tell it"
 )
 _MOUNT_HELP = "a name at the destinations whose blobs may be taken from there instead of being sent; repeatable"

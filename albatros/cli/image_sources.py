@@ -20,10 +20,9 @@ _OPERATING_SYSTEM = "linux"
 
 def parse_sources(arguments: list[str], entrypoint: str) -> list[Source]:
     """Every file that the arguments name, directories opened out. Raises UsageError for what is not there."""
-    sources = [source for argument in arguments for source in _parse(argument, entrypoint)]
-    if sum(not source.reopens for source in sources) > 1:
+    if sum(_split(argument)[1] == STANDARD_INPUT for argument in arguments) > 1:
         raise UsageError("standard input holds one archive; name the others as files")
-    return sources
+    return [source for argument in arguments for source in _parse(argument, entrypoint)]
 
 
 def _parse(argument: str, entrypoint: str) -> list[Source]:
@@ -52,7 +51,7 @@ def _split(argument: str) -> tuple[Platform | None, str]:
 
 def _archives(directory: Path, entrypoint: str) -> Iterator[Source]:
     for entry in sorted(directory.iterdir()):
-        if entry.name.endswith(ARCHIVE_SUFFIXES) and entry.is_file():
+        if entry.is_file() and (entry.name.endswith(ARCHIVE_SUFFIXES) or _is_description(entry)):
             yield _file(entry, None, entry.name, entrypoint)
         elif is_layout(entry):
             yield _layout(entry, None)
@@ -71,7 +70,26 @@ def _file(path: Path, explicit: Platform | None, place: str, entrypoint: str) ->
     if not path.is_file() or not os.access(path, os.R_OK):
         raise UsageError(f"{path} is not a file or directory that can be read")
     hints = PlatformHints(explicit=explicit, file_name=place)
+    if _is_description(path):
+        return _description(path, hints)
     return Source(str(path), lambda: path.open("rb"), path.stat().st_size, hints, entrypoint)
+
+
+def _is_description(path: Path) -> bool:
+    """Whether a file is JSON of nix2container; few are, and what reads it takes time to load."""
+    with path.open("rb") as file:
+        if file.read(1) != b"{":
+            return False
+    from albatros.images import nix2container
+
+    return nix2container.is_description(path)
+
+
+def _description(path: Path, hints: PlatformHints) -> Source:
+    """Read once: its layers are named after their diff_ids, so nothing is learned by looking ahead."""
+    from albatros.images import nix2container
+
+    return Source(str(path), lambda: nix2container.open_archive(path), None, hints, reopens=False)
 
 
 def _layout(path: Path, explicit: Platform | None) -> Source:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from albatros.errors import ImageError
 from albatros.images.readers.oci_layout import INDEX, MARKER
-from albatros.images.streams import BLOCK
+from albatros.images.streams import BLOCK, ChunkReader
 from albatros.images.tarstream import RECORD
 
 
@@ -21,7 +21,7 @@ def is_layout(path: Path) -> bool:
 
 def open_layout(path: Path) -> BinaryIO:
     """The layout's tar, from its start. Reading raises ImageError when a file cannot be read."""
-    return io.BufferedReader(_Chunks(_tar(path)), BLOCK)
+    return io.BufferedReader(ChunkReader(_tar(path)), BLOCK)
 
 
 def _tar(root: Path) -> Iterator[bytes]:
@@ -49,26 +49,3 @@ def _member(file: Path, name: str) -> Iterator[bytes]:
         if left:
             raise ImageError(f"{file} became shorter while it was read")
     yield bytes(-header.size % RECORD)
-
-
-class _Chunks(io.RawIOBase):
-    """An iterator of bytes as a file."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        super().__init__()
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override] # narrower than any buffer
-        while not self._rest:
-            try:
-                self._rest = memoryview(next(self._chunks))
-            except StopIteration:
-                return 0
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count

@@ -5,6 +5,7 @@ Nothing here holds more than a few blocks, whatever the stream claims about itse
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator
 from typing import IO, Protocol, cast
@@ -156,3 +157,26 @@ def blocks(raw: Reader) -> Iterator[bytes]:
     """Everything up to the end, in pieces of at most BLOCK bytes."""
     while data := raw.read(BLOCK):
         yield data
+
+
+class ChunkReader(io.RawIOBase):
+    """An iterator of bytes as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        super().__init__()
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override] # narrower than any buffer
+        while not self._rest:
+            try:
+                self._rest = memoryview(next(self._chunks))
+            except StopIteration:
+                return 0
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count

@@ -7,11 +7,13 @@ nix2container has hashed come out with the same digest.
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 BLOCK = 512
 CHUNK = 1 << 20
-ZEROS = bytes(BLOCK)
+END = bytes(2 * BLOCK)
+"""The two empty blocks that end an archive."""
 
 
 class Member(NamedTuple):
@@ -58,20 +60,27 @@ class TarWriter:
         self._sink = sink
 
     def add(self, member: Member, content: BinaryIO | None = None) -> None:
-        """Add one member; `content` has to have exactly `member.size` bytes. Raises OSError when it does not."""
-        self._sink.write(headers(member))
-        left = member.size
-        while content is not None and left:
-            data = content.read(min(CHUNK, left))
-            if not data:
-                raise OSError(f"{member.name} became shorter while it was read")
+        """Add one member as `member_bytes` makes it."""
+        for data in member_bytes(member, content):
             self._sink.write(data)
-            left -= len(data)
-        self._sink.write(bytes(-member.size % BLOCK))
 
     def close(self) -> None:
-        """Write the two empty blocks that end an archive."""
-        self._sink.write(ZEROS * 2)
+        """Write the end of the archive."""
+        self._sink.write(END)
+
+
+def member_bytes(member: Member, content: BinaryIO | None = None) -> Iterator[bytes]:
+    """One member; `content` has to have exactly `member.size` bytes. Raises OSError when it does not."""
+    yield headers(member)
+    left = member.size
+    while content is not None and left:
+        data = content.read(min(CHUNK, left))
+        if not data:
+            raise OSError(f"{member.name} became shorter while it was read")
+        yield data
+        left -= len(data)
+    if padding := bytes(-member.size % BLOCK):
+        yield padding
 
 
 def headers(member: Member) -> bytes:

@@ -13,14 +13,19 @@ import re
 import stat
 import tempfile
 import zlib
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple, cast
 
-from albatros.runner.archive import CHUNK, Member, Sink, TarWriter
+from albatros.runner.archive import CHUNK, END, Member, Sink, TarWriter, member_bytes
 from albatros.runner.failure import JobFailedError, Reason
 from albatros.runner.storefiles import StoreFiles
 
 JSON_LIMIT = 16 << 20
 LAYER_LIMIT = 1000
+NO_TIME = "0001-01-01T00:00:00Z"
+"""What nix2container writes for an image that was given no time."""
 
 
 class Layer(NamedTuple):
@@ -66,43 +71,64 @@ def read_image(data: bytes) -> dict[str, object] | None:
 
 def write_archive(image: dict[str, object], files: StoreFiles, directory: str, out: BinaryIO, limit: int) -> Sink:
     """Write the image as an uncompressed docker-archive; its digest and size. Raises JobFailedError, OverflowError."""
-    layers = image["layers"]
-    if image["version"] != 1 or not isinstance(layers, list) or len(layers) > LAYER_LIMIT:
-        text = (
-            f"The nix2container image has version {image['version']!r} or too many layers; this runner knows version 1."
-        )
-        raise JobFailedError(Reason.BUILD_FAILED, text)
     sink = Sink(out, limit)
-    with tempfile.TemporaryDirectory(dir=directory) as folder:
-        try:
-            made = [_layer(_mapping(entry), files, folder, limit) for entry in layers]
-        except (KeyError, TypeError, ValueError, re.error, zlib.error) as error:
-            text = f"The nix2container image cannot be read: {error!r}."
-            raise JobFailedError(Reason.BUILD_FAILED, text) from error
-        _write(TarWriter(sink), _config(image, made), made)
+    with tempfile.TemporaryDirectory(dir=directory) as folder, readable():
+        made = [_layer(entry, files, folder, limit) for entry in layers_of(image)]
+        _write(TarWriter(sink), image, made)
     return sink
 
 
-def _write(writer: TarWriter, config: bytes, layers: list[Layer]) -> None:
-    name = f"{hashlib.sha256(config).hexdigest()}.json"
-    unique = {layer.diff_id.partition(":")[2]: layer for layer in layers}
-    listed = [f"{layer.diff_id.partition(':')[2]}/layer.tar" for layer in layers]
-    manifest = json.dumps([{"Config": name, "RepoTags": [], "Layers": listed}]).encode()
-    for path, data in ((name, config), ("manifest.json", manifest)):
-        writer.add(Member(path, 0o644, len(data)), io.BytesIO(data))
-    for identity, layer in unique.items():
-        with open(layer.file, "rb") as file:
-            writer.add(Member(f"{identity}/layer.tar", 0o644, layer.size), file)
-    writer.close()
+@contextmanager
+def readable() -> Iterator[None]:
+    """What a damaged description leads to is raised as JobFailedError (build_failed)."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, re.error, zlib.error) as error:
+        text = f"The nix2container image cannot be read: {error!r}."
+        raise JobFailedError(Reason.BUILD_FAILED, text) from error
 
 
-def _config(image: dict[str, object], layers: list[Layer]) -> bytes:
+def layers_of(image: dict[str, object]) -> list[dict[str, object]]:
+    """The layers that a description lists. Raises JobFailedError, TypeError."""
+    layers = image["layers"]
+    if image["version"] != 1 or not isinstance(layers, list) or len(layers) > LAYER_LIMIT:
+        text = f"The nix2container image has version {image['version']!r} or too many layers; only version 1 is known."
+        raise JobFailedError(Reason.BUILD_FAILED, text)
+    return [_mapping(entry) for entry in layers]
+
+
+def documents(image: dict[str, object], layers: list[tuple[str, dict[str, object]]]) -> list[tuple[str, bytes]]:
+    """The archive's small files by name: config and manifest.json. `layers` are diff_ids with what made them."""
     config: dict[str, object] = {"architecture": image["arch"], "os": "linux", "config": image["image-config"]}
-    if image.get("created"):
+    if image.get("created") not in {None, "", NO_TIME}:
         config["created"] = image["created"]
-    config["rootfs"] = {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}
-    config["history"] = [layer.history for layer in layers]
-    return json.dumps(config, separators=(",", ":")).encode()
+    config["rootfs"] = {"type": "layers", "diff_ids": [diff_id for diff_id, _ in layers]}
+    config["history"] = [history for _, history in layers]
+    data = json.dumps(config, separators=(",", ":")).encode()
+    name = f"{hashlib.sha256(data).hexdigest()}.json"
+    listed = [layer_name(diff_id) for diff_id, _ in layers]
+    manifest = json.dumps([{"Config": name, "RepoTags": [], "Layers": listed}]).encode()
+    return [(name, data), ("manifest.json", manifest)]
+
+
+def layer_name(diff_id: str) -> str:
+    """Where the archive has a layer."""
+    return f"{diff_id.partition(':')[2]}/layer.tar"
+
+
+def history_of(layer: dict[str, object]) -> dict[str, object]:
+    """What the config says of how a layer was made."""
+    history = layer.get("History")
+    return _mapping(history) if isinstance(history, dict) else {}
+
+
+def _write(writer: TarWriter, image: dict[str, object], layers: list[Layer]) -> None:
+    for path, data in documents(image, [(layer.diff_id, layer.history) for layer in layers]):
+        writer.add(Member(path, 0o644, len(data)), io.BytesIO(data))
+    for diff_id, layer in {layer.diff_id: layer for layer in layers}.items():
+        with open(layer.file, "rb") as file:
+            writer.add(Member(layer_name(diff_id), 0o644, layer.size), file)
+    writer.close()
 
 
 def _layer(entry: dict[str, object], files: StoreFiles, folder: str, limit: int) -> Layer:
@@ -112,9 +138,9 @@ def _layer(entry: dict[str, object], files: StoreFiles, folder: str, limit: int)
         if entry.get("layer-path"):
             _copy(files.open(str(entry["layer-path"])), sink)
         else:
-            _write_paths(cast("list[object]", entry["paths"]), files, sink)
-    history = entry.get("History")
-    return Layer(path, sink.digest, sink.size, _mapping(history) if isinstance(history, dict) else {})
+            for data in layer_bytes(cast("list[object]", entry["paths"]), files):
+                sink.write(data)
+    return Layer(path, sink.digest, sink.size, history_of(entry))
 
 
 def _copy(file: BinaryIO, sink: Sink) -> None:
@@ -135,22 +161,22 @@ def _copy(file: BinaryIO, sink: Sink) -> None:
             data = file.read(CHUNK)
 
 
-def _write_paths(paths: list[object], files: StoreFiles, sink: Sink) -> None:
+def layer_bytes(paths: list[object], files: StoreFiles) -> Iterator[bytes]:
+    """The tar of a layer that names store paths. Raises JobFailedError, OSError; KeyError and its like if damaged."""
     root = Node(None, (), {})
     for value in paths:
-        entry = _mapping(value)
-        options = _mapping(entry.get("options") or {})
-        rewrite = _mapping(options.get("rewrite") or {})
+        entry = _mapping(value, {"path", "options"})
+        options = _mapping(entry.get("options") or {}, {"rewrite", "perms"})
+        rewrite = _mapping(options.get("rewrite") or {}, {"regex", "repl"})
         regex = re.compile(str(rewrite["regex"])) if rewrite.get("regex") else None
         replacement = re.sub(r"\$\{?(\w+)\}?", r"\\g<\1>", str(rewrite.get("repl", "")).replace("\\", "\\\\"))
-        permissions = tuple(_permission(_mapping(item)) for item in cast("list[object]", options.get("perms") or []))
+        permissions = tuple(_permission(item) for item in cast("list[object]", options.get("perms") or []))
         for path in files.walk(str(entry["path"])):
             target = path if regex is None else regex.sub(replacement, path)
             if target:
                 _plant(root, target, path, permissions)
-    writer = TarWriter(sink)
-    _write_node(writer, "", root, files)
-    writer.close()
+    yield from _node_bytes("", root, files)
+    yield END
 
 
 def _plant(root: Node, target: str, source: str, permissions: tuple[Permission, ...]) -> None:
@@ -163,20 +189,18 @@ def _plant(root: Node, target: str, source: str, permissions: tuple[Permission, 
     current.below[last] = Node(source, permissions, below)
 
 
-def _write_node(writer: TarWriter, base: str, node: Node, files: StoreFiles) -> None:
+def _node_bytes(base: str, node: Node, files: StoreFiles) -> Iterator[bytes]:
     for part in sorted(node.below, key=lambda text: text.encode("utf-8", "surrogateescape")):
         child = node.below[part]
         name = "/" if not part else os.path.join(base, part)
         if child.source is None:
-            writer.add(Member(name, 0o755, kind=b"5"))
+            yield from member_bytes(Member(name, 0o755, kind=b"5"))
         else:
-            _write_file(writer, name, child.source, child.permissions, files)
-        _write_node(writer, name, child, files)
+            yield from _file_bytes(name, child.source, child.permissions, files)
+        yield from _node_bytes(name, child, files)
 
 
-def _write_file(
-    writer: TarWriter, name: str, source: str, permissions: tuple[Permission, ...], files: StoreFiles
-) -> None:
+def _file_bytes(name: str, source: str, permissions: tuple[Permission, ...], files: StoreFiles) -> Iterator[bytes]:
     info = files.lstat(source)
     mode, kind, link, size = stat.S_IMODE(info.st_mode), b"0", "", info.st_size
     if stat.S_ISLNK(info.st_mode):
@@ -195,25 +219,30 @@ def _write_file(
                 group=permission.group or member.group,
             )
     if kind != b"0":
-        writer.add(member)
+        yield from member_bytes(member)
         return
     with files.open(source) as file:
-        writer.add(member, file)
+        yield from member_bytes(member, file)
 
 
-def _permission(value: dict[str, object]) -> Permission:
-    mode = str(value.get("mode") or "")
+def _permission(value: object) -> Permission:
+    fields = _mapping(value, {"regex", "mode", "uid", "gid", "uname", "gname"})
+    mode = str(fields.get("mode") or "")
     return Permission(
-        re.compile(str(value["regex"])),
+        re.compile(str(fields["regex"])),
         int(mode, 8) & 0o7777 if mode else None,
-        int(str(value.get("uid") or 0)),
-        int(str(value.get("gid") or 0)),
-        str(value.get("uname") or ""),
-        str(value.get("gname") or ""),
+        int(str(fields.get("uid") or 0)),
+        int(str(fields.get("gid") or 0)),
+        str(fields.get("uname") or ""),
+        str(fields.get("gname") or ""),
     )
 
 
-def _mapping(value: object) -> dict[str, object]:
+def _mapping(value: object, known: AbstractSet[str] = frozenset()) -> dict[str, object]:
+    """An object, whose keys are all `known` where those are named: what is ignored could change the layer."""
     if not isinstance(value, dict):
         raise TypeError(f"{value!r:.80} is not an object")
+    unknown = set(value) - known if known else set()
+    if unknown:
+        raise ValueError(f"it uses {min(unknown)!r:.80}, which this version of Albatros does not know")
     return cast("dict[str, object]", value)

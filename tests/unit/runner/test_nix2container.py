@@ -12,7 +12,7 @@ import pytest
 
 from albatros.runner.archive import Sink
 from albatros.runner.failure import JobFailedError
-from albatros.runner.nix2container import _write_paths, read_image, write_archive
+from albatros.runner.nix2container import layer_bytes, read_image, write_archive
 from albatros.runner.storefiles import StoreFiles
 
 LIMIT = 1 << 20
@@ -43,7 +43,8 @@ class PlainFiles(StoreFiles):
 
 def layer(directory: Path, paths: list[object]) -> Sink:
     sink = Sink(io.BytesIO(), LIMIT)
-    _write_paths(paths, PlainFiles(directory), sink)
+    for data in layer_bytes(paths, PlainFiles(directory)):
+        sink.write(data)
     return sink
 
 
@@ -91,9 +92,8 @@ def test_paths_are_rewritten_as_go_does(tmp_path: Path) -> None:
     (tmp_path / "store" / "x-root" / "bin").mkdir(parents=True)
     (tmp_path / "store" / "x-root" / "bin" / "hello").write_text("hello")
     rewrite = {"regex": "^store/x-(root)", "repl": "/opt/${1}"}
-    out = io.BytesIO()
-    _write_paths([{"path": "store/x-root", "options": {"rewrite": rewrite}}], PlainFiles(tmp_path), Sink(out, LIMIT))
-    out.seek(0)
+    entry = {"path": "store/x-root", "options": {"rewrite": rewrite}}
+    out = io.BytesIO(b"".join(layer_bytes([entry], PlainFiles(tmp_path))))
     with tarfile.open(fileobj=out) as archive:
         names = [member.name for member in archive]
     assert names == ["", "/opt", "/opt/root", "/opt/root/bin", "/opt/root/bin/hello"]
@@ -102,10 +102,8 @@ def test_paths_are_rewritten_as_go_does(tmp_path: Path) -> None:
 def test_a_path_that_is_rewritten_to_nothing_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "b").write_text("")
-    out = io.BytesIO()
     entry = {"path": "a", "options": {"rewrite": {"regex": "^a", "repl": ""}}}
-    _write_paths([entry], PlainFiles(tmp_path), Sink(out, LIMIT))
-    out.seek(0)
+    out = io.BytesIO(b"".join(layer_bytes([entry], PlainFiles(tmp_path))))
     with tarfile.open(fileobj=out) as archive:
         assert archive.getnames() == ["", "/b"]
 
@@ -133,6 +131,7 @@ IMAGE = {"version": 1, "arch": "amd64", "image-config": {}, "layers": []}
         {"layers": [{"paths": [{"path": "/nix/store/../../etc/passwd"}]}]},
         {"layers": [{"layer-path": "/etc/passwd"}]},
         {"layers": [{"paths": [{"path": "a", "options": {"rewrite": {"regex": "(", "repl": ""}}}]}]},
+        {"layers": [{"paths": [{"path": "a", "options": {"ignoreDestination": "x"}}]}]},
     ],
 )
 def test_a_description_that_is_wrong_or_hostile_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
