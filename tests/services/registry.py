@@ -15,7 +15,7 @@ _CONFIG = """\
 version: 0.1
 log: {{level: warn, accesslog: {{disabled: false}}}}
 storage:
-  filesystem: {{rootdirectory: {root}}}
+  {storage}
   delete: {{enabled: true}}
 http: {{addr: "127.0.0.1:{port}"}}
 """
@@ -52,14 +52,18 @@ class RegistryServer:
 
 
 @contextmanager
-def start_registry(port: int | None = None) -> Iterator[RegistryServer]:
-    """A registry of its own, for a test that counts requests or stops it; on a free port if none is given."""
+def start_registry(port: int | None = None, *, in_memory: bool = False) -> Iterator[RegistryServer]:
+    """A registry of its own, for a test that counts requests or stops it; on a free port if none is given.
+
+    `in_memory`: nothing on the disk, for a test that pushes very often.
+    """
     require("docker-registry")
     account = unprivileged()
     with private_dir("registry", account) as home:
         port = port or free_port()
         config = home / "config.yml"
-        config.write_text(_CONFIG.format(root=home / "data", port=port))
+        storage = "inmemory: {}" if in_memory else f"filesystem: {{rootdirectory: {home / 'data'}}}"
+        config.write_text(_CONFIG.format(storage=storage, port=port))
         log = home / "log"
         command = [find("docker-registry"), "serve", str(config)]
         with running(command, log=log, ready=answers(f"http://127.0.0.1:{port}/v2/"), account=account):
