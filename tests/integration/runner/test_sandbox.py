@@ -36,6 +36,8 @@ def daemon(directory: Path, settings: str) -> Iterator[str]:
         "PATH": os.environ["PATH"],
         "HOME": str(directory),
         "NIX_DAEMON_SOCKET_PATH": str(socket),
+        # Left to itself where no store was opened before, it takes its own socket for the store, without end.
+        "NIX_REMOTE": "local",
         "NIX_CONFIG": f"experimental-features = nix-command flakes\nbuild-users-group =\nsubstituters =\n{settings}\n",
     }
     process = subprocess.Popen(["nix-daemon"], env=environment, stderr=subprocess.DEVNULL)
