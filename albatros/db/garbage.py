@@ -25,6 +25,7 @@ from albatros.db.models import (
     Job,
     LogPiece,
     Publication,
+    ReadSource,
     RefHead,
 )
 from albatros.domain.references import Digest
@@ -121,10 +122,12 @@ def unused_blobs(session: Session, touched_before: datetime, after: str, limit: 
 def delete_unused_blobs(
     session: Session, digests: Collection[str], touched_before: datetime
 ) -> Sequence[tuple[str, int]]:
-    """Delete the rows of those blobs that are still unused, with the layers cached as them: digest and size of each."""
+    """Delete the rows of those blobs that are still unused, and what is remembered of them: digest and size of each."""
     statement = delete(Blob).where(Blob.digest.in_(digests), _is_unused(touched_before))
     gone = session.execute(statement.returning(Blob.digest, Blob.size)).all()
-    _run(session, delete(CachedLayer).where(CachedLayer.digest.in_([digest for digest, _ in gone])))
+    digests = [digest for digest, _ in gone]
+    _run(session, delete(CachedLayer).where(CachedLayer.digest.in_(digests)))
+    _run(session, delete(ReadSource).where(ReadSource.digest.in_(digests)))
     return gone
 
 

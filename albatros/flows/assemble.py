@@ -19,6 +19,7 @@ from albatros.db.layers import RepoLayerCache
 from albatros.db.models import Artifact, Build, Image, ImageBlob, ImageProof, Job, Publication
 from albatros.db.session import Database, now
 from albatros.db.signals import Signals, Topic
+from albatros.db.sources import RepoSourceMemory
 from albatros.domain import repo_config
 from albatros.domain.plan import ImagePart, PlannedImage, plan_images
 from albatros.domain.platforms import Platform, PlatformHints
@@ -139,11 +140,11 @@ class Assembler:
 
     def _assemble_one(self, build: Build, plan: PlannedImage) -> _Assembled:
         parts = self._parts(plan)
-        cache = RepoLayerCache(self._database, build.repo_id)
+        cache, memory = RepoLayerCache(self._database, build.repo_id), RepoSourceMemory(self._database, build.repo_id)
         made: dict[Platform, BuiltFrom] = {}
         by_label = {part.attribute: BuiltFrom(part.attribute, part.artifact) for part in parts}
         options = replace(self._options(build), made=lambda label, platform: made.update({platform: by_label[label]}))
-        image = assemble([self._source(part) for part in parts], self._store, cache, options)
+        image = assemble([self._source(part) for part in parts], self._store, cache, options, memory)
         missing = set(plan.config.platforms) - set(image.platforms)
         if missing:
             names = ", ".join(map(str, sorted(missing)))
@@ -182,6 +183,7 @@ class Assembler:
             size=part.artifact.size,
             hints=PlatformHints(system=part.plan.attribute_system),
             entrypoint=f"/{part.plan.binary}" if part.plan.binary else "/bin/app",
+            digest=digest,
         )
 
     def _options(self, build: Build) -> AssembleOptions:

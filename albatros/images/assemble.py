@@ -17,13 +17,14 @@ from albatros.domain import media
 from albatros.domain.platforms import Platform
 from albatros.domain.references import Digest
 from albatros.errors import AlbatrosError, ImageError, UsageError
-from albatros.images.base import BlobSink, LayerCache, NullLayerCache, Source
+from albatros.images.base import BlobSink, LayerCache, NullLayerCache, NullSourceMemory, Source, SourceMemory
 from albatros.images.layers import Compression, LayerWriter
 from albatros.images.model import Descriptor, Image, PlatformManifest, canonical_json
 from albatros.images.readers import script
 from albatros.images.readers.archive import look_ahead, read_archive
 from albatros.images.readers.binary import ELF_MAGIC, read_binary
 from albatros.images.readers.parts import ImageParts
+from albatros.images.remembered import read_remembered
 from albatros.images.streams import BoundedReader, PeekReader, StoppedError, unpacked
 from albatros.images.tarstream import RECORD, looks_like_tar
 
@@ -31,6 +32,7 @@ ANNOTATION_PREFIX = "org.opencontainers.image."
 ANNOTATIONS = ("source", "revision", "version", "licenses")
 """The annotations of the OCI image spec (annotations.md) that an Image carries beside `created`."""
 DEFAULT_MAX_SIZE = 16 << 30
+_FORGETFUL = NullSourceMemory()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +52,22 @@ class AssembleOptions:
     made: Callable[[str, Platform], None] = lambda _label, _platform: None
 
 
-def assemble(sources: Sequence[Source], sink: BlobSink, cache: LayerCache, options: AssembleOptions) -> Image:
+def assemble(
+    sources: Sequence[Source],
+    sink: BlobSink,
+    cache: LayerCache,
+    options: AssembleOptions,
+    memory: SourceMemory = _FORGETFUL,
+) -> Image:
     """Make one Image of all sources and keep its blobs, index and manifests included, in `sink`.
+
+    A source with a digest that `memory` knows is not read again.
 
     Raises ImageError or TooLargeError, whose text begins with the source's label, and what the sink raises.
     """
     if not sources:
         raise ImageError("there is no source to make an image of")
-    reader = _SourceReader(LayerWriter(sink, cache, options.compression), cache, options.max_size)
+    reader = _SourceReader(sink, cache, memory, options)
     read = _read_all(sources, reader, options.threads)
     _refuse_duplicates(sources, read)
     for source, found in zip(sources, read, strict=True):
@@ -76,15 +86,18 @@ def assemble(sources: Sequence[Source], sink: BlobSink, cache: LayerCache, optio
 class _SourceReader:
     """Reads sources in several threads; the first that fails stops the others."""
 
-    def __init__(self, writer: LayerWriter, cache: LayerCache, max_size: int) -> None:
-        self._writer = writer
+    def __init__(self, sink: BlobSink, cache: LayerCache, memory: SourceMemory, options: AssembleOptions) -> None:
+        self._sink = sink
+        self._memory = memory
+        self._codec = options.compression.codec
+        self._writer = LayerWriter(sink, cache, options.compression)
         self._remembers = not isinstance(cache, NullLayerCache)
-        self._max_size = max_size
+        self._max_size = options.max_size
         self._stop = threading.Event()
 
     def read(self, source: Source) -> list[ImageParts]:
         try:
-            return self._read(source)
+            return read_remembered(source, self._codec, self._sink, self._memory, self._read)
         except AlbatrosError as error:
             self._stop.set()
             raise type(error)(f"{source.label}: {error.detail}") from error

@@ -5,7 +5,7 @@ A sink hashes what it is given itself; nobody hands it a digest to believe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
@@ -52,12 +52,34 @@ class NullLayerCache:
         """Forget it."""
 
 
+class SourceMemory(Protocol):
+    """What sources were read as earlier, per Repo: saves hashing and compression of bytes that are known."""
+
+    def recall(self, digest: Digest, how: str, /) -> str | None:
+        """What was remembered, if the layers are still there."""
+
+    def remember(self, digest: Digest, how: str, parts: str, layers: Collection[Digest], /) -> None:
+        """Remember what a source was read as, and the layers that it became."""
+
+
+class NullSourceMemory:
+    """Remembers nothing."""
+
+    def recall(self, _digest: Digest, _how: str, /) -> str | None:
+        """Nothing is known."""
+        return None
+
+    def remember(self, _digest: Digest, _how: str, _parts: str, _layers: Collection[Digest], /) -> None:
+        """Forget it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One input of an image: a docker-archive, an OCI layout, or a static binary; which of them its first bytes say.
 
     `label` names it in errors (a flake attribute or a file), `size` is in bytes (None: not known beforehand, archives
-    only), `entrypoint` is where a binary goes in the image, such as `/bin/hello`; `reopens`: may be read twice.
+    only), `entrypoint` is where a binary goes in the image, such as `/bin/hello`; `reopens`: may be read twice;
+    `digest` is that of the bytes, where they were checked against it before.
     """
 
     label: str
@@ -66,3 +88,4 @@ class Source:
     hints: PlatformHints = field(default_factory=PlatformHints)
     entrypoint: str = "/bin/app"
     reopens: bool = True
+    digest: Digest | None = None

@@ -27,6 +27,7 @@ from albatros.db.models import (
     Job,
     LogPiece,
     Publication,
+    ReadSource,
     RefHead,
     Repo,
     RepoBlob,
@@ -266,11 +267,12 @@ def test_a_blob_that_nothing_needs_goes_after_its_grace(database: Database, stor
     blob = keep(database, store, repo, b"unused")
     with database.write() as session:
         session.add(CachedLayer(repo_id=repo.id, diff_id="d", codec="gzip", digest=blob.digest, size=blob.size))
+        session.add(ReadSource(repo_id=repo.id, digest=blob.digest, how="h", parts="{}", blobs=[]))
     assert collect(database, store, SETTINGS).blobs == 0
     report = collect(database, store, SETTINGS, now=now() + TOMORROW)
     assert (report.blobs, report.bytes) == (1, len(b"unused"))
     assert store.size(blob.digest) is None
-    assert [count(database, table) for table in (Blob, RepoBlob, CachedLayer)] == [0, 0, 0]
+    assert [count(database, table) for table in (Blob, RepoBlob, CachedLayer, ReadSource)] == [0, 0, 0, 0]
 
 
 def test_a_blob_that_something_needs_stays(database: Database, store: BlobStore, repo: Repo) -> None:

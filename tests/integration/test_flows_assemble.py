@@ -1,15 +1,16 @@
 """Images from what Jobs built, on both databases."""
 
 import random
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 import pytest
 from sqlalchemy import select, update
 
 from albatros.db.models import Build, ImageBlob, RepoBlob
 from albatros.db.session import Database
-from albatros.domain.references import RegistryUrl
+from albatros.domain.references import Digest, RegistryUrl, digest_of
 from albatros.domain.states import BuildState, Reason
 from albatros.flows.cancel import cancel
 from albatros.images.verify import read_published, verify_platform
@@ -80,6 +81,40 @@ def test_the_same_outputs_give_the_same_image_and_are_sent_once(world: World) ->
     rows = world.publications(again)
     assert {row.bytes_sent for row in rows} == {0}
     assert rows[0].bytes_skipped > 0
+
+
+@dataclass
+class ReadingStore(MemoryStore):
+    """Knows which blobs were read."""
+
+    read: set[Digest] = field(default_factory=set)
+
+    def open(self, digest: Digest) -> BinaryIO:
+        self.read.add(digest)
+        return super().open(digest)
+
+
+def test_an_output_that_did_not_change_is_not_read_again(database: Database, tmp_path: Path) -> None:
+    world = World(database, settings_of(tmp_path), store=(store := ReadingStore()))
+    config = '[images.hello]\noutput = "docker"'
+    attributes = [package("docker"), package("arm", attribute="docker", system="aarch64-linux")]
+    same, arm = image(), Archive([layer(a=b"arm64")], {"architecture": "arm64", "os": "linux"}).tar()
+    first = world.build()
+    world.built(attributes, {"docker": same, "arm": arm}, config=config)
+    world.finish()
+    assert {digest_of(same), digest_of(arm)} <= store.read
+    store.read.clear()
+    again = world.build()
+    changed = Archive([layer(a=b"changed")], {"architecture": "arm64", "os": "linux"}).tar()
+    world.built(attributes, {"docker": same, "arm": changed}, config=config)
+    world.finish()
+    assert digest_of(changed) in store.read
+    assert digest_of(same) not in store.read
+    for build in (first, again):
+        assert world.state(build) is BuildState.SUCCEEDED
+    published = read_published(hub(world), "hello", "latest")
+    for manifest in published.manifests:
+        verify_platform(hub(world), "hello", manifest)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -197,6 +197,68 @@ def test_a_promise_is_not_believed() -> None:
     lying = replace(good, layers=[layer(hello=b"z" * 9000)], diff_ids=[digest_of(good.layers[0])])
     with pytest.raises(ImageError, match="its bytes have another digest"):
         assemble([source(lying.tar())], store, cache, OPTIONS)
+
+
+class Memory:
+    """Remembers sources as the server does."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[Digest, str], str] = {}
+
+    def recall(self, digest: Digest, how: str, /) -> str | None:
+        return self.known.get((digest, how))
+
+    def remember(self, digest: Digest, how: str, parts: str, layers: Collection[Digest], /) -> None:
+        self.known[digest, how] = parts
+        self.layers = set(layers)
+
+
+def checked(data: bytes, system: str = "") -> Source:
+    return replace(source(data), digest=digest_of(data), hints=PlatformHints(system=system))
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_source_whose_bytes_are_known_is_not_read_again(number: int) -> None:
+    with FOUR[number].open() as stream:
+        data = stream.read()
+    store, memory = MemoryStore(), Memory()
+    once = checked(data)
+    first = assemble([once], store, NullLayerCache(), OPTIONS, memory)
+    assert memory.layers == {layer.digest for layer in first.manifests[0].layers}
+    never = replace(once, open=lambda: pytest.fail("it was read again"))
+    assert assemble([never], store, NullLayerCache(), OPTIONS, memory) == first
+
+
+def test_a_known_source_is_read_again_for_whatever_may_change_it() -> None:
+    data = Archive([layer(hello=b"x" * 9000)], {"architecture": "arm", "os": "linux"}).tar()
+    store, memory = MemoryStore(), Memory()
+
+    def platform(one: Source, options: AssembleOptions = OPTIONS) -> str:
+        return str(assemble([one], store, NullLayerCache(), options, memory).platforms[0])
+
+    assert platform(checked(data)) == "linux/arm/v6"
+    assert platform(checked(data, system="armv7l-linux")) == "linux/arm/v7"
+    assert platform(replace(checked(data), entrypoint="/bin/other")) == "linux/arm/v6"
+    assert platform(checked(data), replace(OPTIONS, compression=Compression.ZSTD)) == "linux/arm/v6"
+    assert len(memory.known) == 4
+    assert platform(source(data)) == "linux/arm/v6"
+    assert len(memory.known) == 4, "nothing is known of bytes that nobody checked"
+
+
+def test_a_known_source_whose_layers_are_gone_is_read_again() -> None:
+    store, memory = MemoryStore(), Memory()
+    data = Archive([layer(hello=b"x" * 9000)]).tar()
+    first = assemble([checked(data)], store, NullLayerCache(), OPTIONS, memory)
+    store.blobs.clear()
+    assert assemble([checked(data)], store, NullLayerCache(), OPTIONS, memory) == first
+    assert all(store.size(blob.digest) == blob.size for blob in first.all_blobs())
+
+
+def test_a_source_with_a_config_too_large_to_remember_is_read() -> None:
+    store, memory = MemoryStore(), Memory()
+    data = Archive([layer(a=b"x")], {"architecture": "amd64", "os": "linux", "x": "y" * (300 << 10)}).tar()
+    assemble([checked(data)], store, NullLayerCache(), OPTIONS, memory)
+    assert memory.known == {}
 
 
 def test_a_source_that_cannot_be_read_twice_is_read_once() -> None:

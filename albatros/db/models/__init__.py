@@ -10,6 +10,7 @@ from albatros.db.models.images import (
     ImageBlob,
     ImageProof,
     Publication,
+    ReadSource,
     RepoBlob,
     TagHead,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "JobEdge",
     "LogPiece",
     "Publication",
+    "ReadSource",
     "RefHead",
     "Repo",
     "RepoBlob",

@@ -112,6 +112,20 @@ class CachedLayer(Base):
     size: Mapped[int] = mapped_column(BigInteger)
 
 
+class ReadSource(Base):
+    """What a source's bytes were read as, known per Repo; goes with the blob of the source."""
+
+    __tablename__ = "read_sources"
+
+    repo_id: Mapped[int] = mapped_column(ForeignKey("repos.id"), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(80), primary_key=True, index=True)
+    how: Mapped[str] = mapped_column(String(80), primary_key=True)
+    """A digest of everything beside the bytes that decided."""
+    parts: Mapped[str] = mapped_column(LongText)
+    blobs: Mapped[list[str]] = mapped_column(JSON)
+    """Digests of the layers that it became."""
+
+
 _PUSHING = text("state = 'pushing'")
 
 
