@@ -24,6 +24,7 @@ _SERVICES = "make services"
 
 TOOLS = {
     "bwrap": Tool(("bwrap",), "apt-get install bubblewrap"),
+    "caddy": Tool(("caddy",), "apt-get install caddy"),
     "chromium": Tool(("chromium", "chromedriver"), "apt-get install chromium chromium-driver"),
     "cosign": Tool(("cosign",), _SERVICES),
     "containerd": Tool(("containerd", "ctr"), "apt-get install containerd"),
@@ -39,6 +40,7 @@ TOOLS = {
     "nomad": Tool(("nomad",), "put nomad on PATH, see docs/testing.md"),
     "openssl": Tool(("openssl",), "apt-get install openssl"),
     "postgresql": Tool(("initdb", "postgres"), "apt-get install postgresql"),
+    "qemu-user": Tool(("qemu-x86_64",), "apt-get install qemu-user"),
     "regctl": Tool(("regctl",), _SERVICES),
     "shellcheck": Tool(("shellcheck",), "apt-get install shellcheck"),
     "skopeo": Tool(("skopeo",), "apt-get install skopeo"),

@@ -1,4 +1,4 @@
-"""Clients that pull from static registries: Garage's web endpoint, and a directory behind our file server and nginx."""
+"""Clients that pull from static registries: Garage's web endpoint, and a directory behind our server, nginx, Caddy."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from albatros.images.model import Image
 from albatros.images.publish import publish
 from albatros.registries.opening import open_registry
 from albatros.registries.serve import serve_directory
+from tests.services.caddy import serve_caddy
 from tests.services.garage import SITE_BUCKET, GarageServer
 from tests.services.nginx import serve_nginx
 from tests.services.process import Account, private_dir, running, unprivileged
@@ -48,7 +49,7 @@ def fill(url: str, made: tuple[Image, MemoryStore], garage: GarageServer | None 
     publish(made[0], made[1], registry, NAME, ["v1", "latest"])
 
 
-@pytest.fixture(scope="module", params=["garage", "garage-behind-nginx", "file-server", "nginx"])
+@pytest.fixture(scope="module", params=["garage", "garage-behind-nginx", "file-server", "nginx", "caddy"])
 def host(request: pytest.FixtureRequest, made: tuple[Image, MemoryStore]) -> Iterator[str]:
     """`HOST:PORT` of a static registry that holds the image."""
     account = unprivileged()
@@ -66,6 +67,10 @@ def host(request: pytest.FixtureRequest, made: tuple[Image, MemoryStore]) -> Ite
         fill(f"dir:{home}/registry", made)
         if request.param == "file-server":
             with serve_directory(home / "registry") as address:
+                yield address
+            return
+        if request.param == "caddy":
+            with serve_caddy(home, account, home / "registry") as address:
                 yield address
             return
         with serve_nginx(home, account, "registry/nginx.conf", {"/srv/registry": f"{home}/registry"}) as address:

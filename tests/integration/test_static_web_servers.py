@@ -13,12 +13,12 @@ from albatros.images.model import Image
 from albatros.images.publish import publish
 from albatros.registries.objects import DirectoryObjects
 from albatros.registries.static import StaticRegistry
+from tests.services.caddy import serve_caddy
 from tests.services.nginx import serve_nginx
 from tests.services.process import private_dir, unprivileged
 from tests.support.archives import elf, source
 from tests.support.flakes import AMD64, ARMV6
 from tests.support.stores import MemoryStore
-from tests.tools import needs
 
 NAME = "alba/hello"
 
@@ -30,18 +30,22 @@ def image() -> tuple[Image, MemoryStore]:
     return assemble(sources, store, NullLayerCache(), AssembleOptions()), store
 
 
-@pytest.fixture(scope="module")
-def host(image: tuple[Image, MemoryStore]) -> Iterator[str]:
-    """nginx with the generated locations, as an operator would include them."""
+@pytest.fixture(scope="module", params=["nginx", "caddy"])
+def host(request: pytest.FixtureRequest, image: tuple[Image, MemoryStore]) -> Iterator[str]:
+    """A web server with the generated rules, as an operator would include them."""
     account = unprivileged()
-    with private_dir("nginx", account) as home:
+    with private_dir(request.param, account) as home:
         made, store = image
-        publish(made, store, StaticRegistry(DirectoryObjects(home / "registry"), "dir:x"), NAME, ["v1"])
-        with serve_nginx(home, account, "registry/nginx.conf", {"/srv/registry": f"{home}/registry"}) as address:
+        root = home / "registry"
+        publish(made, store, StaticRegistry(DirectoryObjects(root), "dir:x"), NAME, ["v1"])
+        if request.param == "caddy":
+            with serve_caddy(home, account, root) as address:
+                yield address
+            return
+        with serve_nginx(home, account, "registry/nginx.conf", {"/srv/registry": str(root)}) as address:
             yield address
 
 
-@needs("nginx")
 def test_the_headers_that_clients_need(host: str, image: tuple[Image, MemoryStore]) -> None:
     base, child = f"/v2/{NAME}", image[0].manifests[0]
     for path, content_type in (
@@ -63,7 +67,6 @@ def test_the_headers_that_clients_need(host: str, image: tuple[Image, MemoryStor
                 )
 
 
-@needs("nginx")
 @pytest.mark.parametrize(
     "path", [f"/v2/{NAME}/manifests/v2", f"/v2/{NAME}/blobs/sha256:{'0' * 64}", "/.albatros/headers.json"]
 )
