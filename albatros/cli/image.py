@@ -14,7 +14,9 @@ _MOUNT_HELP = "a name at the destinations whose blobs may be taken from there in
 _ANNOTATION_HELP = "source, revision, version or licenses of the image; repeatable"
 _SIGN_HELP = "sign with this private key (PEM, ECDSA P-256); its passphrase is in COSIGN_PASSWORD"
 _DEST_HELP = "docker://HOST/PREFIX, dir:PATH or s3://BUCKET/PREFIX?endpoint=URL&region=R&s3ForcePathStyle=true"
-_REF_HELP = "HOST/NAME:TAG, HOST/NAME@sha256:… or dir:PATH/NAME:TAG"
+_REF_HELP = (
+    "HOST/NAME:TAG, HOST/NAME@sha256:…, dir:PATH/NAME:TAG or s3://BUCKET/PREFIX/NAME:TAG?endpoint=URL&region=R&…"
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

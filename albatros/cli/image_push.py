@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from albatros.cli import DONE, FAILED
 from albatros.cli.image_sources import parse_sources
-from albatros.cli.image_target import open_target
+from albatros.cli.image_target import open_target, shown_reference
 from albatros.cli.image_there import open_everywhere
 from albatros.cli.progress import Progress, WatchedBlobs
 from albatros.domain import docker_hub
-from albatros.domain.references import RegistryUrl, check_name, format_reference, split_tag
+from albatros.domain.references import ImageReference, RegistryUrl, check_name, split_tag
 from albatros.errors import AlbatrosError, UsageError
 from albatros.images.assemble import ANNOTATIONS, DEFAULT_MAX_SIZE, AssembleOptions, assemble
 from albatros.images.base import BlobSource, Source
@@ -53,7 +53,7 @@ class Outcome:
     """How it ended at one destination; sizes in bytes."""
 
     destination: str
-    references: tuple[str, ...] = ()
+    references: tuple[ImageReference, ...] = ()
     bytes_sent: int = 0
     bytes_skipped: int = 0
     error: str = ""
@@ -153,7 +153,7 @@ def _push_to(url: RegistryUrl, made: _Made, request: PushRequest) -> Outcome:
 
 
 def _push_names(url: RegistryUrl, made: _Made, request: PushRequest) -> Outcome:
-    references: list[str] = []
+    references: list[ImageReference] = []
     pushed: list[str] = []
     sent = skipped = 0
     with open_target(url) as registry:
@@ -174,7 +174,7 @@ def _push_names(url: RegistryUrl, made: _Made, request: PushRequest) -> Outcome:
                 )
                 sent, skipped = sent + report.bytes_sent, skipped + report.bytes_skipped
             pushed.append(name)
-            references += [format_reference(registry.address, name, tag) for tag in tags]
+            references += [shown_reference(url, name, tag) for tag in tags]
     return Outcome(str(url), tuple(references), sent, skipped)
 
 
@@ -193,7 +193,7 @@ def _as_json(image: Image, outcomes: Sequence[Outcome], request: PushRequest) ->
         "destinations": [
             {
                 "destination": outcome.destination,
-                "references": list(outcome.references),
+                "references": [str(reference) for reference in outcome.references],
                 "bytes_sent": outcome.bytes_sent,
                 "bytes_skipped": outcome.bytes_skipped,
                 "error": outcome.error or None,
@@ -209,7 +209,7 @@ def _print_outcomes(image: Image, outcomes: Sequence[Outcome], request: PushRequ
         if outcome.error:
             print(f"{outcome.destination}: {outcome.error}", file=sys.stderr)
         for reference in outcome.references:
-            print(f"{reference}@{image.digest}")
+            print(reference.pinned(image.digest))
         if not outcome.error:
             told = f"{verb} {outcome.bytes_sent} bytes, {outcome.bytes_skipped} were there"
             print(f"{outcome.destination}: {told}", file=sys.stderr)

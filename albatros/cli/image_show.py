@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from albatros.cli import DONE
-from albatros.cli.image_target import open_target
+from albatros.cli.image_target import open_target, parse_reference
 from albatros.cli.output import print_json, size
 from albatros.domain.references import Digest, ImageReference
 from albatros.domain.text import plain
@@ -33,7 +33,7 @@ class Attestation:
 
 def inspect(text: str, *, as_json: bool) -> int:
     """Print a published image as a tree of platforms, layers and attestations."""
-    reference = ImageReference.parse(text)
+    reference = parse_reference(text)
     with open_target(reference.registry) as registry:
         image = read_published(registry, reference.name, reference.reference)
         attestations = {
@@ -64,7 +64,7 @@ def verify(text: str, key: PublicKey | None, expected: Expected, *, as_json: boo
     """
     if key is None and expected != Expected(""):
         raise UsageError("--name, --repo and --commit are what a signature is checked for; give its key with --key")
-    reference = ImageReference.parse(text)
+    reference = parse_reference(text)
     proven: list[VerifiedPlatform] = []
     claims: Claims | None = None
     with open_target(reference.registry) as registry:

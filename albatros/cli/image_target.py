@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
-from albatros.domain.references import RegistryKind, RegistryUrl
+from albatros.domain.references import ImageReference, RegistryKind, RegistryUrl
 from albatros.registries.base import Registry
 from albatros.registries.docker_config import config_path, find_credentials
-from albatros.registries.opening import open_registry
+from albatros.registries.layout import PING_KEY
+from albatros.registries.opening import open_objects, open_registry
+
+
+def parse_reference(text: str) -> ImageReference:
+    """A published image as a person names it; static registries are looked for along the path. Raises UsageError."""
+    return ImageReference.parse(text, _is_static_registry)
+
+
+def shown_reference(url: RegistryUrl, name: str, reference: str) -> ImageReference:
+    """A reference as other programs take it, too: these know no option for plain HTTP."""
+    return ImageReference(replace(url, plain_http=False), name, reference)
+
+
+def _is_static_registry(url: RegistryUrl) -> bool:
+    return open_objects(url).find(PING_KEY) is not None
 
 
 @contextmanager

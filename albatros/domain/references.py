@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import NewType
@@ -29,6 +30,7 @@ _HOST = re.compile(
 )
 _MAX_NAME = 255
 _PLAIN_HTTP = "?http=true"
+_S3_REFERENCE = "s3://BUCKET/PREFIX/NAME:TAG?endpoint=URL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,37 +156,53 @@ class ImageReference:
     reference: str
 
     @classmethod
-    def parse(cls, text: str) -> ImageReference:
-        """Read `[docker://]HOST/NAME[:TAG|@DIGEST]` or `dir:PATH/NAME[:TAG|@DIGEST]`; no tag is `latest`.
+    def parse(cls, text: str, is_registry: Callable[[RegistryUrl], bool]) -> ImageReference:
+        """Read `PLACE/NAME[:TAG|@DIGEST]`; no tag is `latest`. PLACE is `[docker://]HOST`, `dir:PATH` or `s3://BUCKET`.
 
-        In `dir:`, the registry is the deepest directory on the path that holds `v2/`. Raises UsageError.
+        What an address of such a registry has behind `?` stands at the end. A static registry is the deepest place on
+        the path for which `is_registry` holds, and the rest is the name. Raises UsageError, and what that raises.
         """
-        plain = _PLAIN_HTTP if text.endswith(_PLAIN_HTTP) and not text.startswith("dir:") else ""
-        body, at, digest = text.removesuffix(plain).partition("@")
+        body, question, options = (text, "", "") if text.startswith("dir:") else text.partition("?")
+        body, at, digest = body.partition("@")
         head, slash, last = body.rpartition("/")
         last, colon, tag = last.partition(":")
-        if not slash or not last:
-            raise UsageError(f"{text!r} is not a reference; write HOST/NAME:TAG or dir:PATH/NAME:TAG")
+        if not slash or not last or head == "s3:/":
+            raise UsageError(f"{text!r} is not a reference; write HOST/NAME:TAG, dir:PATH/NAME:TAG or {_S3_REFERENCE}")
         if at and not is_digest(digest):
             raise UsageError(f"{text!r}: what stands after @ is not a sha256 digest")
         reference = digest if at else check_tag(tag) if colon else "latest"
-        if head.startswith("dir:"):
-            root, names = _split_directory(Path(head.removeprefix("dir:")).expanduser().absolute(), [last])
-            return cls(RegistryUrl(RegistryKind.DIR, path=root), check_name("/".join(names)), reference)
-        host, _, above = head.removeprefix("docker://").partition("/")
-        registry = RegistryUrl.parse(f"docker://{host}{plain}")
-        return cls(registry, check_name(f"{above}/{last}" if above else last), reference)
+        if head.startswith(("dir:", "s3:")):
+            for url, above in _static_places(head, f"{question}{options}"):
+                if is_registry(url):
+                    return cls(url, check_name("/".join([*above, last])), reference)
+            raise UsageError(f"{head} is not in a static registry: neither it nor a place above it holds v2/index.html")
+        host, _, above_name = head.removeprefix("docker://").partition("/")
+        registry = RegistryUrl.parse(f"docker://{host}{question}{options}")
+        return cls(registry, check_name(f"{above_name}/{last}" if above_name else last), reference)
 
     def __str__(self) -> str:
-        shown = format_reference(self.registry.host or str(self.registry), self.name, self.reference)
-        return shown + (_PLAIN_HTTP if self.registry.plain_http else "")
+        return self.pinned("")
+
+    def pinned(self, digest: str) -> str:
+        """With a digest behind the tag, if there is one to add."""
+        address, question, options = str(self.registry), "", ""
+        if self.registry.kind is not RegistryKind.DIR:
+            address, question, options = address.removeprefix("docker://").partition("?")
+        text = format_reference(address, self.name, self.reference)
+        return f"{text}@{digest}{question}{options}" if digest else f"{text}{question}{options}"
 
 
-def _split_directory(path: Path, names: list[str]) -> tuple[Path, list[str]]:
-    for root in (path, *path.parents):
-        if (root / "v2").is_dir():
-            return root, [*path.relative_to(root).parts, *names]
-    raise UsageError(f"{path} is not in a static registry: no directory above it holds v2/")
+def _static_places(head: str, options: str) -> Iterator[tuple[RegistryUrl, tuple[str, ...]]]:
+    """Places where a static registry may be, the deepest first, each with the names below it."""
+    url = RegistryUrl.parse(head + options)
+    if url.kind is RegistryKind.DIR:
+        for root in (url.path, *url.path.parents):
+            yield RegistryUrl(RegistryKind.DIR, path=root), url.path.relative_to(root).parts
+    elif url.s3 is not None:
+        parts = tuple(url.s3.prefix.split("/")) if url.s3.prefix else ()
+        for depth in range(len(parts), -1, -1):
+            place = replace(url.s3, prefix="/".join(parts[:depth]))
+            yield RegistryUrl(RegistryKind.S3, s3=place), parts[depth:]
 
 
 def format_reference(address: str, name: str, reference: str) -> str:

@@ -66,6 +66,37 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def test_a_reference_that_was_printed_is_inspected_verified_and_copied(
+    place: str, binary: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(tmp_path / "key")]
+    subprocess.run(key, check=True, capture_output=True)
+    public = ["openssl", "ec", "-in", str(tmp_path / "key"), "-pubout", "-out", str(tmp_path / "public")]
+    subprocess.run(public, check=True, capture_output=True)
+    push = ["image", "push", "-t", f"{NAME}:v1", binary, "--to", place, "--sign-key", str(tmp_path / "key")]
+    assert cli.main(push) == 0
+    (printed,) = capsys.readouterr().out.splitlines()
+    digest = printed.partition("@")[2].partition("?")[0]
+    body, question, options = place.partition("?")
+    by_tag = f"{body}/{NAME}:v1{question}{options}"
+    for reference in (printed, by_tag):
+        assert cli.main(["image", "inspect", reference, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["digest"] == digest
+        assert cli.main(["image", "verify", reference, "--key", str(tmp_path / "public")]) == 0
+        assert f"signed as {NAME}" in capsys.readouterr().out
+    mirror = f"{body}-mirror{question}{options}"
+    for source, target in ((by_tag, f"dir:{tmp_path / 'copied'}"), (f"dir:{tmp_path / 'copied'}/{NAME}:v1", mirror)):
+        assert cli.main(["image", "copy", source, target]) == 0
+        (copied,) = capsys.readouterr().out.splitlines()
+        assert cli.main(["image", "verify", copied, "--key", str(tmp_path / "public")]) == 0
+        assert digest in capsys.readouterr().out
+    gone = f"{body}/{NAME}:gone{question}{options}"
+    assert cli.main(["image", "inspect", gone]) == 1
+    assert "under gone" in capsys.readouterr().err
+    assert cli.main(["image", "inspect", f"{body}-empty/{NAME}{question}{options}"]) == 2
+    assert "is not in a static registry" in capsys.readouterr().err
+
+
 def test_pushed_listed_and_collected(
     place: str, binary: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,23 +104,51 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(text: str) -> None
     ],
 )
 def test_references_of_images(text: str, host: str, name: str, reference: str) -> None:
-    parsed = ImageReference.parse(text)
+    parsed = ImageReference.parse(text, nowhere)
     assert (parsed.registry.host, parsed.name, parsed.reference) == (host, name, reference)
-    assert ImageReference.parse(str(parsed)) == parsed
+    assert ImageReference.parse(str(parsed), nowhere) == parsed
 
 
-def test_a_reference_into_a_directory_finds_the_registry_on_its_path(tmp_path: Path) -> None:
-    (tmp_path / "registry" / "v2").mkdir(parents=True)
-    parsed = ImageReference.parse(f"dir:{tmp_path}/registry/alba/hello:v1")
-    assert (parsed.registry.path, parsed.name, parsed.reference) == (tmp_path / "registry", "alba/hello", "v1")
-    with pytest.raises(UsageError, match="no directory above it holds v2/"):
-        ImageReference.parse(f"dir:{tmp_path}/elsewhere/hello:v1")
+def nowhere(_url: RegistryUrl) -> bool:
+    return False
 
 
-@pytest.mark.parametrize("text", ["", "hello", "h/", "h/a@v1", "h/a@sha256:12", "h/A", "h/a:b:c"])
+S3 = "?endpoint=http://127.0.0.1:3900&region=garage&s3ForcePathStyle=true"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "name", "reference"),
+    [
+        ("dir:/srv/registry/alba/hello:v1", "dir:/srv/registry", "alba/hello", "v1"),
+        ("dir:/srv/a?b/hello", "dir:/srv/a?b", "hello", "latest"),
+        (f"s3://bucket/team/alba/hello:v1{S3}", f"s3://bucket/team{S3}", "alba/hello", "v1"),
+        (f"s3://bucket/hello@{DIGEST}{S3}", f"s3://bucket{S3}", "hello", DIGEST),
+        ("s3://bucket/hello", "s3://bucket", "hello", "latest"),
+    ],
+)
+def test_a_reference_into_a_static_registry_is_parted_where_the_registry_is(
+    text: str, place: str, name: str, reference: str
+) -> None:
+    asked: list[str] = []
+
+    def is_registry(url: RegistryUrl) -> bool:
+        asked.append(str(url))
+        return str(url) == place
+
+    parsed = ImageReference.parse(text, is_registry)
+    assert (str(parsed.registry), parsed.name, parsed.reference) == (place, name, reference)
+    assert asked == sorted(asked, key=len, reverse=True), "the deepest is asked first"
+    assert ImageReference.parse(str(parsed), is_registry) == parsed
+    with pytest.raises(UsageError, match="not in a static registry"):
+        ImageReference.parse(text, nowhere)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hello", "h/", "h/a@v1", "h/a@sha256:12", "h/A", "h/a:b:c", "s3://hello", f"s3://bucket/{S3}"]
+)
 def test_references_that_are_none(text: str) -> None:
     with pytest.raises(UsageError):
-        ImageReference.parse(text)
+        ImageReference.parse(text, nowhere)
 
 
 def test_a_reference_for_people() -> None:
@@ -150,6 +178,6 @@ def test_plain_http_is_asked_for_in_the_address() -> None:
     assert (url.host, url.prefix, url.plain_http) == ("registry.lan:5000", "team", True)
     assert str(url) == "docker://registry.lan:5000/team?http=true"
     assert not RegistryUrl.parse("docker://registry.lan:5000/team").plain_http
-    reference = ImageReference.parse("docker://registry.lan:5000/team/hello:v1?http=true")
+    reference = ImageReference.parse("docker://registry.lan:5000/team/hello:v1?http=true", nowhere)
     assert (reference.registry.plain_http, reference.name, reference.reference) == (True, "team/hello", "v1")
     assert str(reference) == "registry.lan:5000/team/hello:v1?http=true"
