@@ -12,7 +12,7 @@ _PLATFORM_HELP = (
 )
 _MOUNT_HELP = "a name at the destinations whose blobs may be taken from there instead of being sent; repeatable"
 _ANNOTATION_HELP = "source, revision, version or licenses of the image; repeatable"
-_SIGN_HELP = "sign with this private key (PEM, ECDSA P-256); its passphrase is in COSIGN_PASSWORD"
+_SIGN_HELP = "sign with this private key (ECDSA P-256 in PEM, or cosign.key); its passphrase is in COSIGN_PASSWORD"
 _DEST_HELP = "docker://HOST/PREFIX, dir:PATH or s3://BUCKET/PREFIX?endpoint=URL&region=R&s3ForcePathStyle=true"
 _REF_HELP = (
     "HOST/NAME:TAG, HOST/NAME@sha256:…, dir:PATH/NAME:TAG or s3://BUCKET/PREFIX/NAME:TAG?endpoint=URL&region=R&…"

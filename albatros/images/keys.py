@@ -10,10 +10,12 @@ import hashlib
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
+    load_der_private_key,
     load_pem_private_key,
     load_pem_public_key,
 )
@@ -21,7 +23,6 @@ from cryptography.hazmat.primitives.serialization import (
 from albatros.errors import ConfigError
 
 _HOW = "make one with: openssl ecparam -name prime256v1 -genkey -noout -out KEY"
-_COSIGN_ONLY = (b"ENCRYPTED SIGSTORE PRIVATE KEY", b"ENCRYPTED COSIGN PRIVATE KEY")
 
 
 class PublicKey:
@@ -64,11 +65,9 @@ class SigningKey:
 
     @classmethod
     def parse(cls, pem: bytes, passphrase: str, origin: str) -> SigningKey:
-        """Read a private key in PEM (PKCS#8 or SEC 1); `origin` names it in errors. Raises ConfigError."""
-        if any(label in pem for label in _COSIGN_ONLY):
-            raise ConfigError(f"{origin} is encrypted in cosign's own way, which only cosign reads; {_HOW}")
+        """Read a private key in PEM (PKCS#8, SEC 1, cosign's own); `origin` names it in errors. Raises ConfigError."""
         try:
-            key = load_pem_private_key(pem, passphrase.encode() or None)
+            key = _load(pem, passphrase, origin)
         except TypeError as error:
             needed = "has no passphrase, but one is given" if passphrase else "is encrypted; give its passphrase"
             raise ConfigError(f"{origin} {needed}") from error
@@ -86,3 +85,11 @@ class SigningKey:
     def sign(self, data: bytes) -> bytes:
         """A signature of `data` (DER)."""
         return self._key.sign(data, ec.ECDSA(SHA256(), deterministic_signing=True))
+
+
+def _load(pem: bytes, passphrase: str, origin: str) -> PrivateKeyTypes:
+    if b"BEGIN ENCRYPTED SIGSTORE" not in pem and b"BEGIN ENCRYPTED COSIGN" not in pem:
+        return load_pem_private_key(pem, passphrase.encode() or None)
+    from albatros.images.cosign_key import decrypt  # noqa: PLC0415 - its library is for these keys alone
+
+    return load_der_private_key(decrypt(pem, passphrase, origin), None)

@@ -176,6 +176,23 @@ def test_cosign_verifies_both_forms(
     assert cosign(tmp_path, "verify", other_key(tmp_path), reference).returncode != 0
 
 
+@needs("cosign", "docker-registry")
+def test_a_key_that_cosign_made_signs_for_cosign(
+    image: Command, tmp_path: Path, registry_server: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "COSIGN_PASSWORD": "sesame"}
+    subprocess.run(
+        [find("cosign"), "generate-key-pair"], check=True, capture_output=True, cwd=tmp_path, env=environment
+    )
+    monkeypatch.setenv("COSIGN_PASSWORD", "sesame")
+    digest = push(image, tmp_path, tmp_path / "cosign.key", registry_server.url, "cosign/hello")
+    reference = f"{registry_server.host}/cosign/hello"
+    assert image("verify", f"{reference}:v1", "--key", tmp_path / "cosign.pub").code == 0
+    forget(registry_server, "cosign/hello", digest.replace(":", "-"))
+    verified = cosign(tmp_path, "verify", tmp_path / "cosign.pub", f"{reference}@{digest}")
+    assert verified.returncode == 0, verified.stderr
+
+
 def other_key(tmp_path: Path) -> Path:
     private, public = tmp_path / "other.key", tmp_path / "other.pub"
     openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private)

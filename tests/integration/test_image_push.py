@@ -305,6 +305,7 @@ def test_a_bad_source_ends_with_1_and_writes_nothing(
 
 def test_a_destination_that_is_not_there_is_told(image: Command, tmp_path: Path) -> None:
     (tmp_path / "registry" / "v2").mkdir(parents=True)
+    (tmp_path / "registry" / "v2" / "index.html").write_text("{}")
     for reference in (f"dir:{tmp_path / 'registry'}/hello:v1", f"dir:{tmp_path / 'registry'}/hello"):
         done = image("inspect", reference)
         assert (done.code, "check the name and the tag" in done.err) == (1, True)

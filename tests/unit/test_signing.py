@@ -38,6 +38,35 @@ def new_pem(form: PrivateFormat = PrivateFormat.PKCS8, passphrase: str = "") -> 
     return ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, form, encryption)
 
 
+COSIGN_KEY = b"""\
+-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----
+eyJrZGYiOnsibmFtZSI6InNjcnlwdCIsInBhcmFtcyI6eyJOIjo2NTUzNiwiciI6
+OCwicCI6MX0sInNhbHQiOiIrcFVSZjJFQmJ5TFVXL253V3g3Qm9QZTlJNG5FbWd3
+K25YR2RpQ2JJL2ZBPSJ9LCJjaXBoZXIiOnsibmFtZSI6Im5hY2wvc2VjcmV0Ym94
+Iiwibm9uY2UiOiIwbnQzZ1AxRVM3QWlnOVZpQlNWWURoelB2SUVZTEFXNCJ9LCJj
+aXBoZXJ0ZXh0IjoiQ2dHS1gwUDMyUkV6YXFZSFVBdVBiV1oyamUxZU1DVWFCd0dD
+ejBBd3JWU1NLWHBqYk1kZmVxWHNLUUZOaXd4UzF5bGRHcCtNTzh3UmRYNVNYZzNp
+OXdCZlBqemRUeDgwaGE0OEpNUkVzaUo0VWdXUU82ZmZuNy9DYlkwWjZrWjhBbERu
+SWZ1UlU1UEo5L3IrcG1ST0VZQ2Jsd2NQZ09uYVEwMlBVQ3Q0TWI5cU1mRGN5emo3
+NEJMcUNwNVBHcS9zUTl2M1RROUpNZUpVQlE9PSJ9
+-----END ENCRYPTED SIGSTORE PRIVATE KEY-----
+"""
+"""Made by `cosign generate-key-pair` 2.6.5 for these tests; its password is hunter22."""
+COSIGN_PUBLIC = b"""\
+-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE4D3QvBGJy2ydBe1jRjr/sa0kw0nw
+hryVvLY11nFGYfqrrQrLM09j/H8Fk1qLVJ3/LhUsPBGnxY7uyY5HeZQo8A==
+-----END PUBLIC KEY-----
+"""
+
+
+def cosign_key(**change: object) -> bytes:
+    """The same with something else in it."""
+    head, body, tail = COSIGN_KEY.split(b"-----\n")[0], COSIGN_KEY.split(b"-----")[2], b"-----END ENCRYPTED SIGSTORE"
+    value = json.loads(base64.b64decode(body)) | change
+    return head + b"-----\n" + base64.b64encode(json.dumps(value).encode()) + b"\n" + tail + b" PRIVATE KEY-----\n"
+
+
 def new_key() -> SigningKey:
     return SigningKey.parse(new_pem(), "", "key")
 
@@ -74,6 +103,12 @@ def drop_tags(registry: MemoryRegistry) -> None:
         del registry.manifests[NAME, tag]
 
 
+@pytest.mark.parametrize("label", [b"SIGSTORE", b"COSIGN"])
+def test_keys_that_cosign_writes(label: bytes) -> None:
+    key = SigningKey.parse(COSIGN_KEY.replace(b"SIGSTORE", label), "hunter22", "key")
+    assert PublicKey.parse(COSIGN_PUBLIC, "pub").verifies(key.sign(b"data"), b"data")
+
+
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
 @pytest.mark.parametrize("passphrase", ["", "open sesame"])
 def test_keys_that_openssl_writes(form: PrivateFormat, passphrase: str) -> None:
@@ -93,7 +128,12 @@ def test_keys_that_cannot_be_used_say_why() -> None:
         (locked, "", "is encrypted; give its passphrase"),
         (locked, "wrong", "its passphrase is wrong"),
         (new_pem(), "needless", "has no passphrase"),
-        (b"-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n", "x", "only cosign reads"),
+        (b"-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n", "x", "but is damaged"),
+        (COSIGN_KEY.replace(b"eyJr", b"eyJ!", 1), "hunter22", "but is damaged"),
+        (cosign_key(kdf={"name": "argon2"}), "hunter22", "not with scrypt and nacl/secretbox"),
+        (cosign_key(kdf={"name": "scrypt", "params": {"N": 2**40, "r": 8, "p": 1}, "salt": ""}), "x", "but is damaged"),
+        (COSIGN_KEY, "hunter33", "does not open with its passphrase"),
+        (COSIGN_KEY, "", "is encrypted; give its passphrase"),
         (b"nothing", "", "not a private key"),
         (p384.private_bytes(*pem), "", "P-256"),
         (other.private_bytes(*pem), "", "P-256"),
