@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from albatros.cli.output import note, print_json, print_table
 from albatros.domain.access import Scope
-from albatros.errors import UsageError
+from albatros.errors import BadInputError, UsageError
 
 if TYPE_CHECKING:
     from albatros.db.models import Token
     from albatros.db.session import Database
 
-MAX_NAME = 100
 MAX_DAYS = 3650
 
 
@@ -31,11 +30,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     create.add_argument("name", help="what it is for, such as a person or a script")
     create.add_argument("--scope", choices=list(Scope), default=Scope.READ, help="what it may do (default: read)")
     create.add_argument("--expires", type=int, metavar="DAYS", help="when it ends (default: never)")
+    create.add_argument(
+        "--only", default="", metavar="FORGE[/OWNER[/NAME]]", help="the repos that it is for (default: all)"
+    )
     create.set_defaults(func=_create)
     listed = commands.add_parser("list", help="every token, without its secret")
     listed.set_defaults(func=_list)
     revoke = commands.add_parser("revoke", help="end a token at once")
     revoke.add_argument("name", help="its name")
+    revoke.add_argument("--owner", default="", metavar="FORGE/LOGIN", help="who made it (default: this command did)")
     revoke.set_defaults(func=_revoke)
     for command in (create, listed, revoke):
         command.add_argument("--config", type=Path, required=True, help="the server's albatros.toml")
@@ -46,16 +49,18 @@ def _create(args: argparse.Namespace) -> int:
     from albatros.db import tokens
     from albatros.db.session import now
     from albatros.domain.access import new_token
+    from albatros.domain.refs import read_bound
 
-    name = args.name.strip()
-    if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
-        raise UsageError(f"a token's name has 1 to {MAX_NAME} printable characters")
     if args.expires is not None and not 1 <= args.expires <= MAX_DAYS:
         raise UsageError(f"--expires takes 1 to {MAX_DAYS} days")
     expires_at = now() + timedelta(days=args.expires) if args.expires is not None else None
     token = new_token()
+    try:
+        name, bound = tokens.check_name(args.name), read_bound(args.only)
+    except BadInputError as error:
+        raise UsageError(error.detail) from None
     with _database(args.config) as database, database.write() as session:
-        row = tokens.create(session, name, token, Scope(args.scope), expires_at)
+        row = tokens.create(session, name, token, Scope(args.scope), expires_at, bound=bound)
     if args.json:
         print_json({**_described(row), "token": token})
     else:
@@ -72,7 +77,8 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         print_json(rows)
     else:
-        print_table(("NAME", "SCOPE", "CREATED", "EXPIRES", "LAST USED"), [tuple(row.values()) for row in rows])
+        columns = ("NAME", "OWNER", "SCOPE", "ONLY", "CREATED", "EXPIRES", "LAST USED")
+        print_table(columns, [tuple(row.values()) for row in rows])
     return 0
 
 
@@ -80,7 +86,7 @@ def _revoke(args: argparse.Namespace) -> int:
     from albatros.db import tokens
 
     with _database(args.config) as database, database.write() as session:
-        tokens.revoke(session, args.name)
+        tokens.revoke(session, args.name, args.owner)
     if args.json:
         print_json({"revoked": args.name})
     else:
@@ -105,6 +111,8 @@ def _database(config: Path) -> Iterator[Database]:
 
 
 def _described(row: Token) -> dict[str, str | None]:
+    from albatros.db.tokens import owner_of
+
     times = {"created_at": row.created_at, "expires_at": row.expires_at, "last_used_at": row.last_used_at}
     shown = {key: at.isoformat(timespec="seconds") + "Z" if at is not None else None for key, at in times.items()}
-    return {"name": row.name, "scope": row.scope, **shown}
+    return {"name": row.name, "owner": owner_of(row), "scope": row.scope, "only": row.bound, **shown}

@@ -1,6 +1,6 @@
 """Selects behind the dashboard's pages: a fixed number for each page, whatever it shows, and each one bounded.
 
-`public_only` leaves private Repos out, as if they did not exist.
+A list shows what its `Sight` lets through; what is found by its id is judged by whoever asked for it.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Integer, case, func, select, true
+from sqlalchemy import ColumnElement, Integer, case, func, select
 from sqlalchemy.orm import Session, contains_eager, lazyload
 
 from albatros.db.models import Artifact, Attempt, Build, Image, Job, JobEdge, Publication, RefHead, Repo, StatusReport
+from albatros.db.sight import Sight
 from albatros.domain.states import OPEN_JOBS, BuildState, JobKind, JobState
 
 MAX_IMAGES = 50
@@ -33,7 +34,6 @@ class BuildFilter:
     state: BuildState | None = None
     before: int | None = None
     """Only Builds with a smaller id: the next page."""
-    public_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,9 @@ class RepoRow:
     newest: Build | None
 
 
-def _visible(public_only: bool) -> ColumnElement[bool]:
-    return Repo.private.is_(False) if public_only else true()
-
-
-def list_builds(session: Session, wanted: BuildFilter, limit: int) -> Sequence[Build]:
+def list_builds(session: Session, sight: Sight, wanted: BuildFilter, limit: int) -> Sequence[Build]:
     """The newest Builds that match, newest first."""
-    query = select(Build).join(Repo, Build.repo_id == Repo.id).where(_visible(wanted.public_only))
+    query = select(Build).join(Repo, Build.repo_id == Repo.id).where(sight.condition())
     conditions = (
         (Repo.forge, wanted.forge),
         (Repo.owner, wanted.owner),
@@ -90,9 +86,9 @@ def count_jobs(session: Session, build_ids: Collection[int]) -> Mapping[int, Job
     return {build: JobCounts(total, succeeded, failed, waiting) for build, total, succeeded, failed, waiting in rows}
 
 
-def find_build(session: Session, build_id: int, *, public_only: bool) -> Build | None:
+def find_build(session: Session, build_id: int) -> Build | None:
     """One Build with its Repo."""
-    query = select(Build).join(Repo, Build.repo_id == Repo.id).where(Build.id == build_id, _visible(public_only))
+    query = select(Build).join(Repo, Build.repo_id == Repo.id).where(Build.id == build_id)
     return session.scalar(query.options(contains_eager(Build.repo)))
 
 
@@ -146,13 +142,10 @@ def find_status(session: Session, build_id: int) -> StatusReport | None:
     return session.scalar(query.options(lazyload(StatusReport.repo)))
 
 
-def find_job(session: Session, job_id: int, *, public_only: bool) -> Job | None:
+def find_job(session: Session, job_id: int) -> Job | None:
     """One Job with its Build and Repo."""
     return session.scalar(
-        select(Job)
-        .join(Build, Job.build_id == Build.id)
-        .join(Repo, Build.repo_id == Repo.id)
-        .where(Job.id == job_id, _visible(public_only))
+        select(Job).join(Build, Job.build_id == Build.id).join(Repo, Build.repo_id == Repo.id).where(Job.id == job_id)
     )
 
 
@@ -181,13 +174,13 @@ def newest_attempts(session: Session, job_ids: Collection[int]) -> Mapping[int, 
     return {attempt.job_id: attempt for attempt in session.scalars(query.options(lazyload(Attempt.job)))}
 
 
-def list_repos(session: Session, limit: int, offset: int, *, public_only: bool) -> Sequence[RepoRow]:
+def list_repos(session: Session, sight: Sight, limit: int, offset: int) -> Sequence[RepoRow]:
     """Repos with their newest Build, the busiest first."""
     newest = select(func.max(Build.number)).where(Build.repo_id == Repo.id).correlate(Repo).scalar_subquery()
     rows = session.execute(
         select(Repo, Build)
         .outerjoin(Build, (Build.repo_id == Repo.id) & (Build.number == newest))
-        .where(_visible(public_only))
+        .where(sight.condition())
         .order_by(Build.id.desc().nulls_last(), Repo.owner, Repo.name)
         .limit(limit)
         .offset(offset)
@@ -196,9 +189,9 @@ def list_repos(session: Session, limit: int, offset: int, *, public_only: bool) 
     return [RepoRow(repo, build) for repo, build in rows]
 
 
-def find_repo(session: Session, forge: str, owner: str, name: str, *, public_only: bool) -> Repo | None:
+def find_repo(session: Session, forge: str, owner: str, name: str) -> Repo | None:
     """One Repo by its name on its forge."""
-    query = select(Repo).where(Repo.forge == forge, Repo.owner == owner, Repo.name == name, _visible(public_only))
+    query = select(Repo).where(Repo.forge == forge, Repo.owner == owner, Repo.name == name)
     return session.scalar(query)
 
 

@@ -1,6 +1,6 @@
 """Selects behind the REST API: pages of things, newest first, each bounded. What pages show too is in pages.py.
 
-`public_only` leaves private Repos out, as if they did not exist.
+A list shows what its `Sight` lets through; what is found by its id is judged by whoever asked for it.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, select, true
-from sqlalchemy.orm import Session, defer, lazyload
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session, contains_eager, defer, lazyload
 
 from albatros.db.models import Artifact, Attempt, Build, Delivery, Image, Job, JobEdge, Publication, Repo, StatusReport
+from albatros.db.sight import Sight
+from albatros.domain.refs import RepoFilter
 
 MAX_JOBS = 2_000
 MAX_EDGES = 10_000
@@ -21,21 +23,16 @@ MAX_PUBLICATIONS = 500
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Which part of a list: `limit` items with ids below `before`, of what the caller may see."""
+    """Which part of a list: `limit` items with ids below `before`."""
 
     limit: int
     before: int | None = None
-    public_only: bool = False
 
 
-def _visible(part: Slice) -> ColumnElement[bool]:
-    return Repo.private.is_(False) if part.public_only else true()
-
-
-def list_repos(session: Session, part: Slice, wanted: tuple[str, str, str]) -> Sequence[Repo]:
-    """Repos of this forge, owner and name, the newest first; an empty text does not narrow it."""
-    columns = zip((Repo.forge, Repo.owner, Repo.name), wanted, strict=True)
-    query = select(Repo).where(_visible(part), *(column == value for column, value in columns if value))
+def list_repos(session: Session, sight: Sight, part: Slice, wanted: RepoFilter) -> Sequence[Repo]:
+    """Repos that are meant, the newest first."""
+    columns = ((Repo.forge, wanted.forge), (Repo.owner, wanted.owner), (Repo.name, wanted.name))
+    query = select(Repo).where(sight.condition(), *(column == value for column, value in columns if value))
     if part.before is not None:
         query = query.where(Repo.id < part.before)
     return session.scalars(query.order_by(Repo.id.desc()).limit(part.limit)).all()
@@ -74,22 +71,21 @@ def list_statuses(session: Session, build_id: int) -> Sequence[StatusReport]:
     return session.scalars(query.limit(MAX_STATUSES).options(lazyload(StatusReport.repo))).all()
 
 
-def list_images(session: Session, part: Slice, build_id: int | None = None) -> Sequence[Image]:
+def list_images(session: Session, sight: Sight, part: Slice, build_id: int | None = None) -> Sequence[Image]:
     """Images of everything, or of one Build."""
     query = select(Image).join(Build, Image.build_id == Build.id).join(Repo, Build.repo_id == Repo.id)
-    query = query.where(_visible(part))
+    query = query.where(sight.condition())
     if build_id is not None:
         query = query.where(Image.build_id == build_id)
     if part.before is not None:
         query = query.where(Image.id < part.before)
-    return session.scalars(query.order_by(Image.id.desc()).limit(part.limit).options(lazyload(Image.build))).all()
+    whole = contains_eager(Image.build).contains_eager(Build.repo)
+    return session.scalars(query.order_by(Image.id.desc()).limit(part.limit).options(whole)).all()
 
 
-def find_image(session: Session, image_id: int, *, public_only: bool) -> Image | None:
-    """One Image."""
-    part = Slice(1, public_only=public_only)
-    query = select(Image).join(Build, Image.build_id == Build.id).join(Repo, Build.repo_id == Repo.id)
-    return session.scalar(query.where(Image.id == image_id, _visible(part)).options(lazyload(Image.build)))
+def find_image(session: Session, image_id: int) -> Image | None:
+    """One Image with its Build and Repo."""
+    return session.get(Image, image_id)
 
 
 def publications_of(session: Session, image_ids: Collection[int]) -> Sequence[Publication]:
@@ -100,10 +96,10 @@ def publications_of(session: Session, image_ids: Collection[int]) -> Sequence[Pu
 
 
 def list_artifacts(
-    session: Session, part: Slice, *, build_id: int | None = None, job_id: int | None = None
+    session: Session, sight: Sight, part: Slice, *, build_id: int | None = None, job_id: int | None = None
 ) -> Sequence[Artifact]:
     """Artifacts of everything, of one Build or of one Job."""
-    query = _artifacts(part)
+    query = _artifacts(sight)
     if build_id is not None:
         query = query.where(Job.build_id == build_id)
     if job_id is not None:
@@ -113,14 +109,18 @@ def list_artifacts(
     return session.scalars(query.order_by(Artifact.id.desc()).limit(part.limit)).all()
 
 
-def find_artifact(session: Session, artifact_id: int, *, public_only: bool) -> Artifact | None:
-    """One Artifact."""
-    return session.scalar(_artifacts(Slice(1, public_only=public_only)).where(Artifact.id == artifact_id))
+def find_artifact(session: Session, artifact_id: int) -> Artifact | None:
+    """One Artifact with its Job, Build and Repo."""
+    return session.get(Artifact, artifact_id)
 
 
-def _artifacts(part: Slice) -> Select[Artifact]:
+def _artifacts(sight: Sight) -> Select[Artifact]:
     query = select(Artifact).join(Job, Artifact.job_id == Job.id).join(Build, Job.build_id == Build.id)
-    return query.join(Repo, Build.repo_id == Repo.id).where(_visible(part)).options(lazyload(Artifact.job))
+    return (
+        query.join(Repo, Build.repo_id == Repo.id)
+        .where(sight.condition())
+        .options(contains_eager(Artifact.job).contains_eager(Job.build).contains_eager(Build.repo))
+    )
 
 
 def find_attempt(session: Session, job_id: int, number: int | None) -> Attempt | None:

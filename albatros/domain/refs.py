@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from albatros.errors import BadInputError
@@ -16,12 +17,42 @@ BRANCH_PREFIX = "refs/heads/"
 TAG_PREFIX = "refs/tags/"
 MAX_REF = 1024
 MAX_NAME = 100
+MAX_PARTS = 3
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
 # Control characters, space, and what git itself gives a meaning to.
 _REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+
+
+@dataclass(frozen=True, slots=True)
+class RepoFilter:
+    """Which Repos are meant; what is empty does not narrow it."""
+
+    forge: str = ""
+    owner: str = ""
+    name: str = ""
+
+    def covers(self, forge: str, owner: str, name: str) -> bool:
+        """True for a Repo that it lets through."""
+        wanted = ((self.forge, forge), (self.owner, owner), (self.name, name))
+        return all(not mine or mine == theirs for mine, theirs in wanted)
+
+    def __str__(self) -> str:
+        """`FORGE/OWNER/NAME`, cut where it does not narrow."""
+        return "/".join(part for part in (self.forge, self.owner, self.name) if part)
+
+
+ANY_REPO = RepoFilter()
+
+
+def read_bound(text: str) -> RepoFilter:
+    """Read `FORGE[/OWNER[/NAME]]`; empty text narrows nothing. Raises BadInputError."""
+    parts = text.split("/")
+    if text and (len(parts) > MAX_PARTS or not all(_is_name(part) for part in parts)):
+        raise BadInputError(f"{one_line(text, 80)!r} names no repos: give FORGE, FORGE/OWNER or FORGE/OWNER/NAME")
+    return RepoFilter(*parts)
 
 
 def is_commit(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from albatros.domain.inbound import Head, Inbound, RepoInfo
@@ -28,6 +29,53 @@ class CommitStatus:
     state: BuildState
     description: str
     target_url: str
+
+
+class Permission(StrEnum):
+    """What a person may do with a repo on its forge; each holds the ones before it."""
+
+    NONE = "none"
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+class Permissions(Protocol):
+    """A forge that knows people."""
+
+    def permission(self, owner: str, name: str, login: str) -> Permission:
+        """What a person may do with a repo now; NONE when either is not there. Raises as the methods of a Forge do."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who logged in: `subject` is the forge's own id of them, which stays when their name changes."""
+
+    subject: str
+    login: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoginAttempt:
+    """What belongs to one login (RFC 6749, RFC 7636, OpenID Connect Core): each is made anew, and hard to guess."""
+
+    redirect_uri: str
+    state: str
+    nonce: str = field(repr=False)
+    verifier: str = field(repr=False)
+
+
+class Login(Protocol):
+    """A forge that people log in with."""
+
+    def address(self, attempt: LoginAttempt) -> str:
+        """Where the browser is sent, to ask the person there."""
+        ...
+
+    def identify(self, attempt: LoginAttempt, code: str) -> Identity:
+        """Who came back with this code. Raises UnauthorizedError, ForgeError or ForgeUnavailableError."""
+        ...
 
 
 class Forge(Protocol):

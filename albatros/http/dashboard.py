@@ -1,31 +1,33 @@
 """The pages: builds, one build, one job with its log, repos. They are complete without JavaScript.
 
-Only the buttons cancel and rerun change something, for those whose token may; everything else is read.
+Only the buttons cancel and rerun change something, for those who may; everything else is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import RedirectResponse
-from sqlalchemy.orm import Session
 
 from albatros.db import logs, pages
 from albatros.db.models import Attempt
 from albatros.db.session import now
+from albatros.domain.access import Scope
 from albatros.domain.states import BuildState
 from albatros.errors import BadInputError, NotFoundError
 from albatros.flows.cancel import cancel
 from albatros.flows.receive import rerun
 from albatros.http import logtext
 from albatros.http.build_views import BuildRows, build_page, failed_jobs
+from albatros.http.caller import Caller
 from albatros.http.deps import AppContext, Context
 from albatros.http.job_views import NO_LOG, LogView, job_page, log_view
-from albatros.http.login import PageViewer, WritingViewer, writing_viewer
+from albatros.http.login import FormCaller, PageCaller, PageViewer
 from albatros.http.params import MAX_ID, branch_filter, repo_filter
 from albatros.http.render import page
 from albatros.http.views import BuildLine, build_lines, head_lines, repo_line, repo_path
@@ -47,7 +49,7 @@ Offset = Annotated[int, Query(ge=0, le=1_000_000)]
 
 @router.get("/")
 def builds(
-    context: Context,
+    caller: PageCaller,
     viewer: PageViewer,
     repo: Short = "",
     branch: Short = "",
@@ -60,12 +62,11 @@ def builds(
     lines: list[BuildLine] = []
     problem = ""
     try:
-        wanted = _filter(query, before, viewer.public_only)
+        wanted = _filter(query, before)
     except BadInputError as error:
         problem = error.detail
     else:
-        with context.database.read() as session:
-            lines = _list_builds(session, wanted, BUILDS_A_PAGE + 1)
+        lines = _list_builds(caller, wanted, BUILDS_A_PAGE + 1)
     older = lines[BUILDS_A_PAGE - 1].id if len(lines) > BUILDS_A_PAGE else None
     return page(
         "builds.html",
@@ -82,13 +83,11 @@ def builds(
 
 
 @router.get("/builds/{build_id}")
-def build(context: Context, viewer: PageViewer, build_id: Id, jobs: Offset = 0) -> Response:
+def build(context: Context, caller: PageCaller, viewer: PageViewer, build_id: Id, jobs: Offset = 0) -> Response:
     """One build; `jobs` is how many of its jobs the pages before this one showed."""
     at = now()
+    found = caller.build(build_id)
     with context.database.read() as session:
-        found = pages.find_build(session, build_id, public_only=viewer.public_only)
-        if found is None:
-            raise NotFoundError(f"there is no build {build_id}, or it is not for everybody to see")
         shown = pages.list_jobs(session, build_id, JOBS_A_PAGE + 1, jobs)
         evaluation = pages.find_evaluation(session, build_id)
         counts = pages.count_jobs(session, [build_id]).get(build_id, pages.JobCounts())
@@ -115,37 +114,39 @@ def build(context: Context, viewer: PageViewer, build_id: Id, jobs: Offset = 0) 
         viewer=viewer,
         here="builds",
         page=build_page(rows, context.settings, at),
+        may_write=bool(viewer.form_token) and caller.offers(found.repo, Scope.WRITE),
         fewer=_link(f"/builds/{build_id}", {"jobs": max(0, jobs - JOBS_A_PAGE)}) if jobs else "",
         more=_link(f"/builds/{build_id}", {"jobs": jobs + JOBS_A_PAGE}) if more else "",
     )
 
 
 @router.post("/builds/{build_id}/cancel")
-def cancel_build(context: Context, viewer: WritingViewer, build_id: Id) -> Response:
+def cancel_build(context: Context, caller: FormCaller, build_id: Id) -> Response:
     """The button that stops a build."""
-    cancel(context.database, context.signals, build_id, by=viewer.name)
+    caller.build(build_id, Scope.WRITE)
+    cancel(context.database, context.signals, build_id, by=caller.name)
     return RedirectResponse(f"/builds/{build_id}", HTTPStatus.SEE_OTHER)
 
 
-@router.post("/builds/{build_id}/rerun", dependencies=[Depends(writing_viewer)])
-def rerun_build(context: Context, build_id: Id) -> Response:
+@router.post("/builds/{build_id}/rerun")
+def rerun_build(context: Context, caller: FormCaller, build_id: Id) -> Response:
     """The button that builds the same commit again."""
+    caller.build(build_id, Scope.WRITE)
     return RedirectResponse(f"/builds/{rerun(context.settings, context.writer, build_id)}", HTTPStatus.SEE_OTHER)
 
 
 @router.get("/jobs/{job_id}")
 def job(
     context: Context,
+    caller: PageCaller,
     viewer: PageViewer,
     job_id: Id,
     attempt: Annotated[int | None, Query(ge=1, le=10_000)] = None,
     first: Annotated[int | None, Query(alias="from", ge=1, le=1 << 31)] = None,
 ) -> Response:
     """One job, with the log of an attempt: its end, or the lines from number `from` on."""
+    found = caller.job(job_id)
     with context.database.read() as session:
-        found = pages.find_job(session, job_id, public_only=viewer.public_only)
-        if found is None:
-            raise NotFoundError(f"there is no job {job_id}, or it is not for everybody to see")
         attempts = pages.list_attempts(session, job_id)
         needs = pages.list_needs(session, job_id, NEEDS_SHOWN)
         artifacts = pages.list_artifacts(session, job_id=job_id)
@@ -162,10 +163,9 @@ def job(
 
 
 @router.get("/repos")
-def repos(context: Context, viewer: PageViewer, skip: Offset = 0) -> Response:
+def repos(caller: PageCaller, viewer: PageViewer, skip: Offset = 0) -> Response:
     """All repos with their newest build."""
-    with context.database.read() as session:
-        rows = pages.list_repos(session, REPOS_A_PAGE + 1, skip, public_only=viewer.public_only)
+    rows = caller.listed(partial(pages.list_repos, limit=REPOS_A_PAGE + 1, offset=skip), lambda row: row.repo)
     at = now()
     return page(
         "repos.html",
@@ -178,14 +178,11 @@ def repos(context: Context, viewer: PageViewer, skip: Offset = 0) -> Response:
 
 
 @router.get("/repos/{forge}/{owner}/{name}")
-def repo(context: Context, viewer: PageViewer, forge: str, owner: str, name: str) -> Response:
+def repo(context: Context, caller: PageCaller, viewer: PageViewer, forge: str, owner: str, name: str) -> Response:
     """One repo: its newest builds, its refs and its badge."""
+    found = caller.repo(forge, owner, name)
+    lines = _list_builds(caller, pages.BuildFilter(forge=forge, owner=owner, name=name), BUILDS_OF_REPO)
     with context.database.read() as session:
-        found = pages.find_repo(session, forge, owner, name, public_only=viewer.public_only)
-        if found is None:
-            raise NotFoundError(f"there is no repo {forge}/{owner}/{name}, or it is not for everybody to see")
-        of_repo = pages.BuildFilter(forge=forge, owner=owner, name=name)
-        lines = _list_builds(session, of_repo, BUILDS_OF_REPO)
         heads = pages.list_heads(session, found.id)
     path = repo_path(found)
     full = f"{forge}/{owner}/{name}"
@@ -203,7 +200,7 @@ def repo(context: Context, viewer: PageViewer, forge: str, owner: str, name: str
     )
 
 
-def _filter(query: Mapping[str, str], before: int | None, public_only: bool) -> pages.BuildFilter:
+def _filter(query: Mapping[str, str], before: int | None) -> pages.BuildFilter:
     repo = repo_filter(query["repo"])
     return pages.BuildFilter(
         forge=repo.forge,
@@ -212,13 +209,14 @@ def _filter(query: Mapping[str, str], before: int | None, public_only: bool) -> 
         ref=branch_filter(query["branch"]),
         state=BuildState(query["state"]) if query["state"] else None,
         before=before,
-        public_only=public_only,
     )
 
 
-def _list_builds(session: Session, wanted: pages.BuildFilter, limit: int) -> list[BuildLine]:
-    found = pages.list_builds(session, wanted, limit)
-    return build_lines(found, pages.count_jobs(session, [one.id for one in found]), now())
+def _list_builds(caller: Caller, wanted: pages.BuildFilter, limit: int) -> list[BuildLine]:
+    found = caller.listed(partial(pages.list_builds, wanted=wanted, limit=limit), lambda row: row.repo)
+    with caller.context.database.read() as session:
+        counts = pages.count_jobs(session, [one.id for one in found])
+    return build_lines(found, counts, now())
 
 
 def _link(path: str, query: Mapping[str, object]) -> str:

@@ -1,26 +1,32 @@
 """What endpoints are given: the server's parts, and who is calling.
 
-A caller is a bearer token, or on a safe method the cookie of somebody logged in on the dashboard. Without either, only
-public repos are seen, and only where `server.public` says so; what a caller may not see does not exist (404).
+A caller is a bearer token, or on a safe method the cookie of somebody logged in on the dashboard. What they may do in a
+Repo is asked of the Caller that an endpoint is given: what they may not see does not exist (404).
 """
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 
-from albatros.db import tokens
+from albatros.db import people, tokens
+from albatros.db.models import Person as Row
 from albatros.db.models import Token
 from albatros.db.session import Database
 from albatros.db.signals import Signals
 from albatros.db.writer import Writer
-from albatros.domain.access import Scope
+from albatros.domain.access import NOBODY, Person, Scope, Who
+from albatros.domain.refs import read_bound
 from albatros.errors import DatabaseUnavailableError, ForbiddenError, UnauthorizedError
-from albatros.forges.base import Forge
-from albatros.http.sessions import COOKIE, signer
+from albatros.flows.access import Roles
+from albatros.forges.base import Forge, Login, Permissions
+from albatros.http.caller import Caller
+from albatros.http.sessions import SessionKind, cookie_name, person_proof, signer, token_proof
 from albatros.http.uploads import Uploads
 from albatros.log import get_logger
 from albatros.settings import Settings
@@ -57,27 +63,16 @@ class AppContext:
     signals: Signals
     runner: RunnerBundle
     version: str
+    permissions: Mapping[str, Permissions] = field(default_factory=dict)
+    """The forges that know people, by name."""
+    logins: Mapping[str, Login] = field(default_factory=dict)
+    """The forges that people can log in with, by name."""
     uploads: Uploads = field(default_factory=Uploads)
 
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls: the name and scope of a token, or nobody."""
-
-    name: str = ""
-    scope: Scope | None = None
-
-    @property
-    def public_only(self) -> bool:
-        """Nobody sees private repos."""
-        return self.scope is None
-
-    def may(self, needed: Scope) -> bool:
-        """True when the caller's scope reaches as far as `needed`."""
-        return self.scope is not None and self.scope.covers(needed)
-
-
-NOBODY = Caller()
+    @cached_property
+    def roles(self) -> Roles:
+        """What decides who may do what."""
+        return Roles(self.permissions, public=self.settings.server.public)
 
 
 async def context_of(request: Request) -> AppContext:
@@ -90,27 +85,30 @@ Context = Annotated[AppContext, Depends(context_of)]
 
 
 def caller_of(request: Request, context: Context) -> Caller:
-    """Who calls: a good token, or NOBODY when none was sent. Raises UnauthorizedError for a bad one."""
+    """Who calls: a good token, or nobody when none was sent. Raises UnauthorizedError for a bad one."""
     header = request.headers.get("authorization")
     if header is not None:
-        return _by_token(context, header)
-    cookie = request.cookies.get(COOKIE)
+        return Caller(context, _by_token(context, header))
+    cookie = request.cookies.get(cookie_name(context.settings))
     if cookie is not None and request.method in _SAFE_METHODS:
-        return caller_by_cookie(context, cookie, at_most=Scope.READ)
-    return NOBODY
+        who = who_by_cookie(context, cookie)
+        return Caller(context, replace(who, scope=Scope.READ) if who.scope is not None else who)
+    return Caller(context, NOBODY)
 
 
-def caller_by_cookie(context: AppContext, cookie: str, *, at_most: Scope) -> Caller:
-    """Who logged in on the dashboard, with no more than one scope; NOBODY when the session is over or forged."""
+def who_by_cookie(context: AppContext, cookie: str) -> Who:
+    """Who logged in on the dashboard; NOBODY when the session is over or forged."""
     session = signer(context.settings.server.data).read(cookie)
     if session is None:
         return NOBODY
     with context.database.read() as transaction:
-        token = tokens.find_by_id(transaction, session.token_id)
-    if token is None or not session.belongs_to(token.token_hash):
-        return NOBODY
-    scope = Scope(token.scope)
-    return Caller(token.name, at_most if scope.covers(at_most) else scope)
+        if session.kind is SessionKind.PERSON:
+            person = people.find(transaction, session.row_id)
+            good = person is not None and session.proof == person_proof(person.sessions)
+            return _who_is(context, person) if good and person is not None else NOBODY
+        token = tokens.find_by_id(transaction, session.row_id)
+    good = token is not None and hmac.compare_digest(session.proof, token_proof(token.token_hash))
+    return _who_has(context, token) if good and token is not None else NOBODY
 
 
 def find_token(context: AppContext, value: str) -> Token | None:
@@ -128,43 +126,75 @@ def find_token(context: AppContext, value: str) -> Token | None:
     return token
 
 
-def _by_token(context: AppContext, header: str) -> Caller:
+def _by_token(context: AppContext, header: str) -> Who:
     scheme, _, value = header.partition(" ")
     if scheme.lower() != "bearer":
         raise UnauthorizedError("only bearer tokens are taken: send `Authorization: Bearer alb_…`")
     token = find_token(context, value.strip())
-    if token is None:
+    who = _who_has(context, token) if token is not None else NOBODY
+    if who.scope is None:
         raise UnauthorizedError(
             "this token is not known, was revoked or has expired; make one with `albatros token create`"
         )
-    return Caller(token.name, Scope(token.scope))
+    return who
+
+
+def _who_is(context: AppContext, row: Row, scope: Scope = Scope.ADMIN) -> Who:
+    """A person, while the forge that they logged in with is configured and they still have their name there."""
+    if row.forge not in context.permissions or not row.login:
+        return NOBODY
+    person = Person(row.id, row.forge, row.login)
+    return Who(row.login, scope, person, operator=is_operator(context.settings, person))
+
+
+def _who_has(context: AppContext, token: Token) -> Who:
+    """What a token may do: what its owner may, up to its scope and in the Repos that it is bound to."""
+    scope, bound = Scope(token.scope), read_bound(token.bound)
+    if token.person_id is None:
+        return Who(token.name, scope, bound=bound, token=True)
+    who = _who_is(context, token.person, scope) if token.person is not None else NOBODY
+    return replace(who, bound=bound, token=True) if who.scope is not None else NOBODY
+
+
+def is_operator(settings: Settings, person: Person) -> bool:
+    """True for those whom `[[operators]]` names; names of people ignore case, as they do on every forge."""
+    named = (person.forge, person.login.casefold())
+    return any((one.forge, one.login.casefold()) == named for one in settings.operators)
 
 
 AnyCaller = Annotated[Caller, Depends(caller_of)]
 
 
 def reader(caller: AnyCaller, context: Context) -> Caller:
-    """A caller who may read: any token, or anybody on a public server. Raises UnauthorizedError."""
-    if caller.scope is None and not context.settings.server.public:
+    """Whoever may look around: any token, or anybody on a public server. Raises UnauthorizedError."""
+    if caller.who.scope is None and not context.settings.server.public:
         raise UnauthorizedError("reading needs a token here: send `Authorization: Bearer alb_…`")
     return caller
 
 
 def writer(caller: AnyCaller) -> Caller:
-    """A caller who may trigger, cancel and rerun. Raises UnauthorizedError or ForbiddenError."""
+    """A caller of scope write; finding a row asks whether it holds there. Raises UnauthorizedError, ForbiddenError."""
     return _with_scope(caller, Scope.WRITE)
 
 
 def admin(caller: AnyCaller) -> Caller:
-    """A caller who may change what is built. Raises UnauthorizedError or ForbiddenError."""
-    return _with_scope(caller, Scope.ADMIN)
+    """A caller who is admin of the whole server. Raises UnauthorizedError or ForbiddenError.
+
+    An admin of one Repo is a WriteCaller who finds it with `caller.repo(…, Scope.ADMIN)`.
+    """
+    if not _with_scope(caller, Scope.ADMIN).who.everywhere:
+        raise ForbiddenError(
+            f"{caller.who.name!r} is not admin of this server: name them in [[operators]] of its configuration"
+        )
+    return caller
 
 
 def _with_scope(caller: Caller, needed: Scope) -> Caller:
-    if caller.scope is None:
+    who = caller.who
+    if who.scope is None:
         raise UnauthorizedError(f"this needs a token of scope {needed}: send `Authorization: Bearer alb_…`")
-    if not caller.may(needed):
-        raise ForbiddenError(f"token {caller.name!r} has scope {caller.scope}, and this needs {needed}")
+    if not who.holds(needed):
+        raise ForbiddenError(f"token {who.name!r} has scope {who.scope}, and this needs {needed}")
     return caller
 
 

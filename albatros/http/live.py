@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -21,11 +21,13 @@ from starlette.concurrency import run_in_threadpool
 from albatros.db import logs, pages, watching
 from albatros.db.models import Job
 from albatros.db.watching import EventRow, LogPosition
+from albatros.domain.refs import RepoFilter
 from albatros.domain.states import is_end
 from albatros.errors import BadInputError, NotFoundError
-from albatros.http.deps import AppContext, Caller, Context, Reader
+from albatros.http.caller import Caller
+from albatros.http.deps import AppContext, Context, Reader
 from albatros.http.hub import Hub
-from albatros.http.params import MAX_ID, JobId, RepoFilter, repo_filter
+from albatros.http.params import MAX_ID, JobId, repo_filter
 
 router = APIRouter(prefix="/api/v1", tags=["live"])
 HEARTBEAT_SECONDS = 15
@@ -67,9 +69,11 @@ class _Wanted:
     build: int | None
 
     def covers(self, row: EventRow) -> bool:
-        if row.private and self.caller.public_only:
-            return False
         return (self.build is None or row.build_id == self.build) and self.repo.covers(row.forge, row.owner, row.name)
+
+    def seen(self, rows: Sequence[EventRow]) -> Sequence[EventRow]:
+        """Those of `rows` that the caller may see; a forge that cannot be asked hides what only it could open."""
+        return [row for row in rows if self.covers(row) and self.caller.offers(row)]
 
 
 @router.get("/events", response_class=EventStream)
@@ -100,12 +104,18 @@ async def _events(hub: Hub, wanted: _Wanted, after: int) -> AsyncIterator[str]:
             rows = hub.recent(after)
             if rows is None:
                 rows = await run_in_threadpool(hub.older, after)
-            for row in rows:
-                after = row.id
-                if wanted.covers(row):
-                    yield _frame(str(row.id), row.kind, _describe(row))
+            after = rows[-1].id if rows else after
+            for row in await _judged(wanted, rows):
+                yield _frame(str(row.id), row.kind, _describe(row))
             if not rows and not await stream.wait(HEARTBEAT_SECONDS):
                 yield ": heartbeat\n\n"
+
+
+async def _judged(wanted: _Wanted, rows: Sequence[EventRow]) -> Sequence[EventRow]:
+    """Where a forge may have to be asked, that is for a thread."""
+    if not rows or not wanted.caller.who.of_forge:
+        return wanted.seen(rows)
+    return await run_in_threadpool(wanted.seen, rows)
 
 
 def _describe(row: EventRow) -> dict[str, object]:
@@ -140,17 +150,15 @@ def live_log(
 ) -> EventStream:
     """The log of a job as it is written, from its newest attempt on, until the job has ended."""
     hub.check_room()
+    job = caller.job(job_id)
     with context.database.read() as session:
-        job = pages.find_job(session, job_id, public_only=caller.public_only)
-        if job is None:
-            raise NotFoundError(f"there is no job {job_id}, or it is not for everybody to see")
         attempts = {one.number: one.id for one in pages.list_attempts(session, job_id)}
     if last_event_id:
         attempt, offset = _parse_log_id(last_event_id)
     number = attempt or max(attempts, default=0)
     if number and number not in attempts:
         raise NotFoundError(f"job {job_id} has no attempt {number}")
-    return _stream(_log(context, hub, job, _Reading(number, attempts.get(number), offset)))
+    return _stream(_log(caller, hub, job, _Reading(number, attempts.get(number), offset)))
 
 
 def _parse_log_id(text: str) -> tuple[int, int]:
@@ -160,13 +168,15 @@ def _parse_log_id(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-async def _log(context: AppContext, hub: Hub, job: Job, reading: _Reading) -> AsyncIterator[str]:
+async def _log(caller: Caller, hub: Hub, job: Job, reading: _Reading) -> AsyncIterator[str]:
     until = time.monotonic() + MAX_STREAM_SECONDS
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
     with hub.subscribe(job.id) as stream:
         while not stream.closed and time.monotonic() < until:
             position = stream.position
-            frame = await _next_piece(context, reading, position) if position is not None else ""
+            frame = await _next_piece(caller.context, reading, position) if position is not None else ""
+            if caller.who.of_forge and not await run_in_threadpool(caller.offers, job.build.repo):
+                return
             if frame:
                 yield frame
             elif position is not None and is_end(position.state) and position.attempt == reading.attempt:

@@ -8,52 +8,62 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from albatros.domain.access import Scope
+from albatros.db import people
 from albatros.errors import BadInputError, ForbiddenError, TooLargeError, UnauthorizedError
-from albatros.http.deps import Caller, Context, caller_by_cookie, caller_of, find_token
+from albatros.http.caller import Caller
+from albatros.http.deps import AppContext, Context, caller_of, find_token, who_by_cookie
 from albatros.http.render import Viewer, page
-from albatros.http.sessions import COOKIE, LIFETIME_SECONDS, signer
+from albatros.http.sessions import (
+    LIFETIME_SECONDS,
+    Session,
+    SessionKind,
+    cookie_name,
+    is_https,
+    signer,
+    token_proof,
+)
+from albatros.settings import Settings
 
 router = APIRouter(include_in_schema=False)
 MAX_FORM_BYTES = 4096
+MAX_TARGET = 1000
 
 
-def viewer_of(request: Request, context: Context) -> Viewer:
-    """Who looks at a page that anybody may see, such as the login form."""
-    cookie = request.cookies.get(COOKIE, "")
-    caller = _page_caller(request, context, cookie)
-    if caller.scope is None or request.headers.get("authorization"):
-        return Viewer(caller.name, public_only=caller.public_only)
-    return Viewer(
-        caller.name,
-        public_only=caller.public_only,
-        may_write=caller.may(Scope.WRITE),
-        form_token=signer(context.settings.server.data).form_token(cookie),
-    )
-
-
-def _page_caller(request: Request, context: Context, cookie: str) -> Caller:
+def page_caller(request: Request, context: Context) -> Caller:
+    """Who opens a page or sends a form: somebody logged in, a bearer token, or nobody."""
+    cookie = request.cookies.get(cookie_name(context.settings), "")
     if request.headers.get("authorization") or not cookie:
         return caller_of(request, context)
-    return caller_by_cookie(context, cookie, at_most=Scope.WRITE)
+    return Caller(context, who_by_cookie(context, cookie))
 
 
-AnyViewer = Annotated[Viewer, Depends(viewer_of)]
+AnyPageCaller = Annotated[Caller, Depends(page_caller)]
 
 
-def reading_viewer(viewer: AnyViewer, context: Context) -> Viewer:
+def viewer_of(request: Request, context: Context, caller: AnyPageCaller) -> Viewer:
+    """How the frame of every page sees them."""
+    if caller.who.scope is None or request.headers.get("authorization"):
+        return Viewer(caller.name)
+    cookie = request.cookies.get(cookie_name(context.settings), "")
+    return Viewer(caller.name, form_token=signer(context.settings.server.data).form_token(cookie))
+
+
+PageViewer = Annotated[Viewer, Depends(viewer_of)]
+
+
+def reading_caller(caller: AnyPageCaller, context: Context) -> Caller:
     """Who looks at builds: somebody logged in, or anybody on a public server. Raises UnauthorizedError."""
-    if viewer.public_only and not context.settings.server.public:
-        raise UnauthorizedError("this server shows its builds to those who log in; an API token is enough")
-    return viewer
+    if caller.who.scope is None and not context.settings.server.public:
+        raise UnauthorizedError("this server shows its builds to those who log in")
+    return caller
 
 
-PageViewer = Annotated[Viewer, Depends(reading_viewer)]
+PageCaller = Annotated[Caller, Depends(reading_caller)]
 
 
 async def form_of(request: Request, context: Context) -> Mapping[str, str]:
@@ -86,58 +96,72 @@ def _check_origin(request: Request, server_url: str) -> None:
         )
 
 
-def writing_viewer(request: Request, context: Context, viewer: AnyViewer, form: Form) -> Viewer:
-    """Who pressed a button that changes something. Raises UnauthorizedError or ForbiddenError."""
+def form_caller(request: Request, context: Context, caller: AnyPageCaller, viewer: PageViewer, form: Form) -> Caller:
+    """Who sent a form of their session. Raises UnauthorizedError or ForbiddenError."""
     if not viewer.form_token:
         raise UnauthorizedError("your login is over; log in again")
     keys = signer(context.settings.server.data)
-    keys.check_form_token(request.cookies.get(COOKIE, ""), form.get("form_token", ""))
-    if not viewer.may_write:
-        raise ForbiddenError(f"token {viewer.name!r} may only read; log in with one of scope write")
-    return viewer
+    keys.check_form_token(request.cookies.get(cookie_name(context.settings), ""), form.get("form_token", ""))
+    return caller
 
 
-WritingViewer = Annotated[Viewer, Depends(writing_viewer)]
+FormCaller = Annotated[Caller, Depends(form_caller)]
 
 
-def _local_path(target: str) -> str:
+def local_path(target: str) -> str:
     """Where to go after the login: a path of this site, whatever the form says."""
-    safe = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
-    return target if safe else "/"
+    # Browsers read a backslash as a slash, and leave out tabs and line ends before they look.
+    safe = target.startswith("/") and not target.startswith("//") and "\\" not in target and target.isprintable()
+    return target if safe and len(target) <= MAX_TARGET else "/"
 
 
 @router.get("/login")
-def login_form(viewer: AnyViewer, next: str = "/") -> Response:  # noqa: A002 - the word that everybody knows from URLs
+def login_form(context: Context, viewer: PageViewer, next: str = "/") -> Response:  # noqa: A002 - the word in URLs
     """The form."""
-    return page("login.html", viewer=viewer, here="login", next=_local_path(next), problem="")
+    return login_page(context, viewer, local_path(next))
+
+
+def login_page(
+    context: AppContext, viewer: Viewer, target: str, problem: str = "", status: HTTPStatus = HTTPStatus.OK
+) -> Response:
+    """The ways to log in, and what went wrong with the last one."""
+    ways = [(name, f"/login/{name}?{urlencode({'next': target})}") for name in context.logins]
+    return page("login.html", viewer=viewer, here="login", status=status, next=target, problem=problem, ways=ways)
 
 
 @router.post("/login")
 def login(context: Context, form: Form) -> Response:
     """Take a token, give a cookie."""
-    target = _local_path(form.get("next", "/"))
+    target = local_path(form.get("next", "/"))
     token = find_token(context, form.get("token", "").strip())
     if token is None:
         problem = "This token is not known, was revoked or has expired."
-        status = HTTPStatus.UNAUTHORIZED
-        return page("login.html", viewer=Viewer(), here="login", status=status, next=target, problem=problem)
+        return login_page(context, Viewer(), target, problem, HTTPStatus.UNAUTHORIZED)
     answer = RedirectResponse(target, HTTPStatus.SEE_OTHER)
-    answer.set_cookie(
-        COOKIE,
-        signer(context.settings.server.data).issue(token.id, token.token_hash),
-        max_age=LIFETIME_SECONDS,
-        httponly=True,
-        samesite="lax",
-        secure=context.settings.server.url.startswith("https://"),
-    )
+    give_cookie(answer, context.settings, Session(SessionKind.TOKEN, token.id, token_proof(token.token_hash)))
     return answer
 
 
+def give_cookie(answer: Response, settings: Settings, session: Session) -> None:
+    """Log somebody in, in this browser."""
+    answer.set_cookie(
+        cookie_name(settings),
+        signer(settings.server.data).issue(session),
+        max_age=LIFETIME_SECONDS,
+        httponly=True,
+        samesite="lax",
+        secure=is_https(settings),
+    )
+
+
 @router.post("/logout")
-def logout(request: Request, context: Context, form: Form) -> Response:
-    """Take the cookie back."""
-    cookie = request.cookies.get(COOKIE, "")
-    signer(context.settings.server.data).check_form_token(cookie, form.get("form_token", ""))
+def logout(context: Context, caller: FormCaller) -> Response:
+    """Take the cookie back; a person's sessions end in every browser."""
+    if caller.who.person is not None and not caller.who.token:
+        with context.database.write() as session:
+            people.end_sessions(session, caller.who.person.id)
     answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)
-    answer.delete_cookie(COOKIE, httponly=True, samesite="lax")
+    answer.delete_cookie(
+        cookie_name(context.settings), httponly=True, samesite="lax", secure=is_https(context.settings)
+    )
     return answer

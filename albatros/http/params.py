@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Path, Query
 
-from albatros.domain.refs import BRANCH_PREFIX, check_full_name, check_ref, one_line
+from albatros.domain.refs import BRANCH_PREFIX, RepoFilter, check_full_name, check_ref, one_line
 from albatros.errors import BadInputError
 
 MAX_ID = (1 << 63) - 1
@@ -24,20 +23,6 @@ ArtifactId = Annotated[int, Path(alias="id", ge=1, le=MAX_ID)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="items in a page")]
 Cursor = Annotated[str, Query(max_length=64, description="`next` of the page before this one")]
 RepoQuery = Annotated[str, Query(max_length=400, description="[FORGE/]OWNER/NAME")]
-
-
-@dataclass(frozen=True, slots=True)
-class RepoFilter:
-    """Which Repo is meant; what is empty does not narrow it."""
-
-    forge: str = ""
-    owner: str = ""
-    name: str = ""
-
-    def covers(self, forge: str, owner: str, name: str) -> bool:
-        """True for a Repo that it lets through."""
-        wanted = ((self.forge, forge), (self.owner, owner), (self.name, name))
-        return all(not mine or mine == theirs for mine, theirs in wanted)
 
 
 def repo_filter(text: str) -> RepoFilter:

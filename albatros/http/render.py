@@ -43,9 +43,6 @@ class Viewer:
     """Who looks at a page."""
 
     name: str = ""
-    public_only: bool = True
-    """Private Repos do not exist for them."""
-    may_write: bool = False
     form_token: str = ""
     """Empty unless logged in by a cookie: what the forms of this session carry."""
 

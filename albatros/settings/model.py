@@ -98,6 +98,13 @@ class ForgeSettings(_Section):
         return value
 
 
+class OperatorSettings(_Section):
+    """`[[operators]]`: people who are admin of the whole server, whatever their forge lets them do."""
+
+    forge: Name = Field(description="the forge that they log in with")
+    login: str = Field(min_length=1, description="their name there; case does not matter")
+
+
 class RegistrySettings(_Section):
     """`[[registries]]`: a place that images are published to."""
 
@@ -169,6 +176,7 @@ class Settings(_Section):
     store: StoreSettings = StoreSettings()
     executor: ExecutorSettings = ExecutorSettings()
     forges: tuple[ForgeSettings, ...] = ()
+    operators: tuple[OperatorSettings, ...] = ()
     registries: tuple[RegistrySettings, ...] = ()
     signing: SigningSettings = SigningSettings()
     retention: RetentionSettings = RetentionSettings()
@@ -183,6 +191,14 @@ class Settings(_Section):
             twice = {name for name in names if names.count(name) > 1}
             if twice:
                 raise ValueError(f"two {kind} are named {min(twice)!r}: give each a name of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _operators_have_a_forge(self) -> Settings:
+        known = {forge.name for forge in self.forges}
+        for one in self.operators:
+            if one.forge not in known:
+                raise ValueError(f"the operator {one.login!r} is of forge {one.forge!r}, which no [[forges]] is named")
         return self
 
     @property
@@ -213,6 +229,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "store": StoreSettings,
     "executor": ExecutorSettings,
     "forges": ForgeSettings,
+    "operators": OperatorSettings,
     "registries": RegistrySettings,
     "signing": SigningSettings,
     "retention": RetentionSettings,

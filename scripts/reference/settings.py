@@ -18,8 +18,8 @@ INTRODUCTION = """# Settings
 `albatros serve --config albatros.toml` reads a TOML file. Everything has a default except the forges.
 
 - Every key `name` of a section `[section]` can also come from the environment, as `ALBATROS_SECTION__NAME`, which goes
-  before the file. A list is written there as in TOML: `ALBATROS_EXECUTOR__SANDBOX_PATHS='["/bin"]'`. `[[forges]]` and
-  `[[registries]]` come from the file alone.
+  before the file. A list is written there as in TOML: `ALBATROS_EXECUTOR__SANDBOX_PATHS='["/bin"]'`. Sections in two
+  brackets come from the file alone.
 - Every secret `name` can also be given as `name_file`, a path whose content is the secret.
 - An unknown key is an error that names the nearest known one.
 
@@ -40,6 +40,7 @@ SAMPLES: dict[str, dict[str, object]] = {
         "webhook_secret": "what `openssl rand -hex 32` prints",
         "repos": ["alba/*"],
     },
+    "operators": {"forge": "home", "login": "alba"},
     "registries": {"name": "public", "url": "dir:/srv/registry"},
 }
 """What has no default, filled in as somebody might."""

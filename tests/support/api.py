@@ -19,6 +19,7 @@ from albatros.http.app import create_app
 from albatros.http.deps import AppContext
 from albatros.http.serving import WebServer, bind
 from albatros.settings import Settings
+from tests.support.people import FakePeople
 from tests.support.seed import Seeded, seed, seed_settings
 from tests.support.stores import MemoryStore
 from tests.support.web import Bundle
@@ -34,6 +35,7 @@ class Api:
     store: MemoryStore
     seeded: Seeded
     tokens: dict[Scope, str]
+    people: FakePeople
     forges: dict[str, Forge]
     """Those of the server: a test puts its own in."""
     clients: ExitStack
@@ -73,12 +75,15 @@ def seeded_api(database: Database, data: Path, *, public: bool = False) -> Itera
     writer = Writer(database, signals)
     seeded = seed(database)
     forges: dict[str, Forge] = {}
-    context = AppContext(_settings(data, url, public), database, store, forges, writer, signals, Bundle(), __version__)
+    people = FakePeople()
+    context = AppContext(
+        _settings(data, url, public), database, store, forges, writer, signals, Bundle(), __version__, {"home": people}
+    )
     server = WebServer(create_app(context), sock)
     server.start()
     try:
         with ExitStack() as clients:
-            yield Api(url, server, context, store, seeded, _tokens(database), forges, clients)
+            yield Api(url, server, context, store, seeded, _tokens(database), people, forges, clients)
     finally:
         server.stop()
         writer.close()

@@ -1,4 +1,4 @@
-"""What the server tells and counts: commit statuses, events, API tokens, counters."""
+"""What the server tells and counts: commit statuses, events, people, API tokens, counters."""
 
 from __future__ import annotations
 
@@ -70,18 +70,48 @@ class Event(Base):
     created_at: Mapped[datetime] = mapped_column(index=True)
 
 
+class Person(Base):
+    """Somebody who logged in with a forge. They are known by the forge's own id: names change hands."""
+
+    __tablename__ = "people"
+    __table_args__ = (UniqueConstraint("forge", "subject"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    forge: Mapped[str] = mapped_column(ShortText)
+    subject: Mapped[str] = mapped_column(ShortText)
+    login: Mapped[str] = mapped_column(ShortText, index=True)
+    """Their name on the forge at their last login; empty when somebody else has logged in under it since."""
+    sessions: Mapped[int] = mapped_column(default=1)
+    """Cookies of an earlier number are over: every logout counts it up."""
+    created_at: Mapped[datetime]
+    logged_in_at: Mapped[datetime]
+
+
+_OF_SERVER = text("person_id IS NULL")
+
+
 class Token(Base):
     """An API token, stored as the SHA-256 of its 256 random bits."""
 
     __tablename__ = "tokens"
+    __table_args__ = (
+        Index("uq_tokens_name", "name", unique=True, postgresql_where=_OF_SERVER, sqlite_where=_OF_SERVER),
+        Index("uq_tokens_person_id_name", "person_id", "name", unique=True),
+    )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    name: Mapped[str] = mapped_column(ShortText, unique=True)
+    name: Mapped[str] = mapped_column(ShortText)
     token_hash: Mapped[str] = mapped_column(String(64), unique=True)
     scope: Mapped[str] = mapped_column(String(16))
+    bound: Mapped[str] = mapped_column(String(640), default="")
+    """`FORGE[/OWNER[/NAME]]` that it is for; empty: not narrowed."""
+    person_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"))
+    """Who made it: it never reaches further than they do at the moment; None: it was made on the server's machine."""
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+
+    person: Mapped[Person | None] = relationship(lazy="joined")
 
 
 class Counter(Base):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
-from sqlalchemy.orm import Session
 
 from albatros.db import queries
-from albatros.db.models import Artifact
 from albatros.domain.references import parse_digest
 from albatros.errors import NotFoundError
 from albatros.http.api.shapes import artifact_out, file_name
-from albatros.http.deps import Caller, Context, Reader
+from albatros.http.deps import Context, Reader
 from albatros.http.params import MAX_ID, ArtifactId, Cursor, Limit, decode_cursor, encode_cursor
 from albatros.http.ranges import Content, answer
 from albatros.http.schemas import ArtifactOut, Page
@@ -26,7 +25,6 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 @router.get("/artifacts")
 def list_artifacts(
-    context: Context,
     caller: Reader,
     build: Annotated[int | None, Query(ge=1, le=MAX_ID, description="of this build only")] = None,
     job: Annotated[int | None, Query(ge=1, le=MAX_ID, description="of this job only")] = None,
@@ -34,19 +32,18 @@ def list_artifacts(
     limit: Limit = 50,
 ) -> Page[ArtifactOut]:
     """The newest artifacts."""
-    part = queries.Slice(limit + 1, decode_cursor("artifacts", cursor), caller.public_only)
-    with context.database.read() as session:
-        found = queries.list_artifacts(session, part, build_id=build, job_id=job)
+    part = queries.Slice(limit + 1, decode_cursor("artifacts", cursor))
+    fetch = partial(queries.list_artifacts, part=part, build_id=build, job_id=job)
+    found = caller.listed(fetch, lambda row: row.job.build.repo)
     shown = found[:limit]
     following = encode_cursor("artifacts", shown[-1].id) if len(found) > limit else None
     return Page(items=[artifact_out(artifact) for artifact in shown], next=following)
 
 
 @router.get("/artifacts/{id}")
-def show_artifact(context: Context, caller: Reader, artifact_id: ArtifactId) -> ArtifactOut:
+def show_artifact(caller: Reader, artifact_id: ArtifactId) -> ArtifactOut:
     """One artifact."""
-    with context.database.read() as session:
-        return artifact_out(_find(session, artifact_id, caller))
+    return artifact_out(caller.artifact(artifact_id))
 
 
 @router.head("/artifacts/{id}/content", include_in_schema=False)
@@ -61,8 +58,7 @@ def show_artifact(context: Context, caller: Reader, artifact_id: ArtifactId) -> 
 )
 def download(context: Context, caller: Reader, request: Request, artifact_id: ArtifactId) -> Response:
     """Its bytes, as a file to be saved; takes Range, and its ETag is its digest."""
-    with context.database.read() as session:
-        artifact = _find(session, artifact_id, caller)
+    artifact = caller.artifact(artifact_id)
     digest = parse_digest(artifact.digest)
     if context.store.size(digest) != artifact.size:
         raise NotFoundError(f"the bytes of artifact {artifact_id} are not in the store any more; rerun its build")
@@ -82,10 +78,3 @@ def download(context: Context, caller: Reader, request: Request, artifact_id: Ar
     }
     content = Content(artifact.size, "application/octet-stream", read, etag=artifact.digest, headers=headers)
     return answer(request, content)
-
-
-def _find(session: Session, artifact_id: int, caller: Caller) -> Artifact:
-    artifact = queries.find_artifact(session, artifact_id, public_only=caller.public_only)
-    if artifact is None:
-        raise NotFoundError(f"there is no artifact {artifact_id}, or it is not for you to see")
-    return artifact

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from albatros.db import logs, pages, queries
 from albatros.db.models import Attempt
+from albatros.db.sight import ALL
 from albatros.errors import NotFoundError
 from albatros.http.api.shapes import artifact_out
 from albatros.http.deps import AppContext, Context, Reader
@@ -25,13 +26,11 @@ LOG_TYPE = "text/plain; charset=utf-8"
 @router.get("/jobs/{id}")
 def show_job(context: Context, caller: Reader, job_id: JobId) -> JobDetail:
     """One job with its tries, what it needs and what it made."""
+    job = caller.job(job_id)
     with context.database.read() as session:
-        job = pages.find_job(session, job_id, public_only=caller.public_only)
-        if job is None:
-            raise _no_job(job_id)
         needs = pages.list_needs(session, job_id, MAX_NEEDS)
         attempts = pages.list_attempts(session, job_id)
-        artifacts = queries.list_artifacts(session, queries.Slice(MAX_ARTIFACTS), job_id=job_id)
+        artifacts = queries.list_artifacts(session, ALL, queries.Slice(MAX_ARTIFACTS), job_id=job_id)
     return JobDetail(
         **JobSummary.model_validate(job).__dict__,
         build=BuildSummary.model_validate(job.build),
@@ -55,9 +54,8 @@ def show_log(
     attempt: Annotated[int | None, Query(ge=1, le=10_000, description="which try; default: the newest")] = None,
 ) -> Response:
     """The log as far as it is written, as text; takes Range."""
+    caller.job(job_id)
     with context.database.read() as session:
-        if pages.find_job(session, job_id, public_only=caller.public_only) is None:
-            raise _no_job(job_id)
         found = queries.find_attempt(session, job_id, attempt)
     if found is None:
         if attempt is not None:
@@ -80,7 +78,3 @@ def _log_content(context: AppContext, attempt: Attempt) -> Content:
 
     headers = {"X-Albatros-Attempt": str(attempt.number)}
     return Content(attempt.log_bytes, LOG_TYPE, read, etag=attempt.log_digest or "", headers=headers)
-
-
-def _no_job(job_id: int) -> NotFoundError:
-    return NotFoundError(f"there is no job {job_id}, or it is not for you to see")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 
 from fastapi import APIRouter
 
-from albatros.db import pages, queries
+from albatros.db import queries
 from albatros.db.inbox import upsert_repo
 from albatros.domain.refs import check_full_name
 from albatros.errors import BadInputError, NotFoundError
@@ -25,10 +26,9 @@ def list_repos(
     context: Context, caller: Reader, repo: RepoQuery = "", cursor: Cursor = "", limit: Limit = 50
 ) -> Page[RepoOut]:
     """Repos that were pushed to or added, the newest first."""
-    part = queries.Slice(limit + 1, decode_cursor("repos", cursor), caller.public_only)
-    wanted = repo_filter(repo)
+    part = queries.Slice(limit + 1, decode_cursor("repos", cursor))
+    found = caller.listed(partial(queries.list_repos, part=part, wanted=repo_filter(repo)), lambda row: row)
     with context.database.read() as session:
-        found = queries.list_repos(session, part, (wanted.forge, wanted.owner, wanted.name))
         newest = queries.newest_builds(session, [repo.id for repo in found])
     shown = found[:limit]
     return Page(
@@ -59,10 +59,8 @@ def show_repo(context: Context, caller: Reader, forge: str, owner: str, name: st
     """One repo."""
     check_forge(forge)
     owner, name = check_full_name(f"{owner}/{name}")
+    repo = caller.repo(forge, owner, name)
     with context.database.read() as session:
-        repo = pages.find_repo(session, forge, owner, name, public_only=caller.public_only)
-        if repo is None:
-            raise NotFoundError(f"there is no repo {forge}/{owner}/{name}, or it is not for you to see")
         newest = queries.newest_builds(session, [repo.id])
     return repo_out(context.settings, repo, newest.get(repo.id))
 

@@ -14,14 +14,15 @@ from typing import Annotated, Generic, TypeVar
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from albatros.db import metrics, pages, queries
+from albatros.db import metrics, queries
 from albatros.db.upsert import add_to_counters
 from albatros.domain.refs import BRANCH_PREFIX, check_full_name
 from albatros.domain.states import BuildState
-from albatros.errors import AlbatrosError
+from albatros.errors import AlbatrosError, NotFoundError
 from albatros.http import prometheus
 from albatros.http.badge import badge
-from albatros.http.deps import AnyCaller, AppContext, Caller, Context
+from albatros.http.caller import Caller
+from albatros.http.deps import AnyCaller, AppContext, Context
 from albatros.http.live import LiveHub
 from albatros.http.params import branch_filter, check_forge
 from albatros.http.schemas import Health, Readiness
@@ -127,17 +128,17 @@ def show_badge(
     check_forge(forge)
     full_name = check_full_name(f"{owner}/{name}")
     svg = badge(_branch_state(context, caller, (forge, *full_name), branch_filter(branch)))
-    # Other sites show it: that is what it is for.
-    headers = {"Cache-Control": f"max-age={BADGE_SECONDS}", "Cross-Origin-Resource-Policy": "cross-origin"}
+    # Other sites show it: that is what it is for. What one caller may see is not for a cache to show to others.
+    private = "" if caller.who.scope is None else "private, "
+    headers = {"Cache-Control": f"{private}max-age={BADGE_SECONDS}", "Cross-Origin-Resource-Policy": "cross-origin"}
     return Response(svg, media_type="image/svg+xml", headers=headers)
 
 
 def _branch_state(context: AppContext, caller: Caller, repo: tuple[str, str, str], ref: str) -> BuildState | None:
-    if caller.scope is None and not context.settings.server.public:
+    try:
+        found = caller.repo(*repo)
+    except NotFoundError:
         return None
     with context.database.read() as session:
-        found = pages.find_repo(session, *repo, public_only=caller.public_only)
-        if found is None:
-            return None
         build = queries.newest_build_of_ref(session, found.id, ref or BRANCH_PREFIX + found.default_branch)
         return build.state if build is not None else None

@@ -9,7 +9,8 @@ from albatros.db import tokens
 from albatros.db.models import Token
 from albatros.db.session import now
 from albatros.domain.access import Scope, new_token
-from albatros.http.sessions import COOKIE, signer
+from albatros.http.sessions import Session as Login
+from albatros.http.sessions import SessionKind, cookie_name, signer, token_proof
 from tests.support.api import Api
 
 
@@ -105,13 +106,15 @@ def test_a_public_server_shows_its_deliveries_to_its_admin_alone(public_api: Api
 def test_the_dashboards_cookie_reads_and_changes_nothing(api: Api) -> None:
     with api.context.database.read() as session:
         admin = next(token for token in tokens.list_all(session) if token.scope == Scope.ADMIN)
-    cookie = signer(api.context.settings.server.data).issue(admin.id, admin.token_hash)
-    headers = {"cookie": f"{COOKIE}={cookie}"}
+    login = Login(SessionKind.TOKEN, admin.id, token_proof(admin.token_hash))
+    cookie = signer(api.context.settings.server.data).issue(login)
+    name = cookie_name(api.context.settings)
+    headers = {"cookie": f"{name}={cookie}"}
     assert api.anybody.get(f"/api/v1/builds/{api.seeded.private}", headers=headers).status_code == 200
     assert api.anybody.get("/api/v1/deliveries", headers=headers).status_code == 403
     running = api.seeded.running
     assert api.anybody.post(f"/api/v1/builds/{running}/cancel", headers=headers).status_code == 401
-    forged = {"cookie": f"{COOKIE}={cookie[:-1]}{'0' if cookie[-1] != '0' else '1'}"}
+    forged = {"cookie": f"{name}={cookie[:-1]}{'0' if cookie[-1] != '0' else '1'}"}
     assert api.anybody.get("/api/v1/builds", headers=forged).status_code == 401
     with api.context.database.write() as session:
         tokens.revoke(session, admin.name)

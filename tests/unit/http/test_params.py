@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from albatros.domain.refs import RepoFilter
 from albatros.errors import BadInputError
 from albatros.http.params import (
     MAX_ID,
-    RepoFilter,
     branch_filter,
     check_forge,
     decode_cursor,
