@@ -10,7 +10,6 @@ import pytest
 
 from albatros import cli
 from albatros.images import layers
-from albatros.images.layers import Compression
 from albatros.registries.serve import serve_directory
 from tests.services.registry import RegistryServer
 from tests.support.archives import Archive, elf, gzipped, layer
@@ -170,14 +169,14 @@ def test_a_push_run_again_compresses_nothing_unless_a_destination_lacks_it(
 ) -> None:
     push = ("push", archives, "-t", "hello:v1", "--json", "--to", f"dir:{tmp_path / 'registry'}")
     first = image(*push)
-    made: list[Compression] = []
-    original = layers._compressor
+    made: list[bytes] = []
+    original = layers._gzip_member
 
-    def counted(compression: Compression) -> layers._Compressor:
-        made.append(compression)
-        return original(compression)
+    def counted(block: bytes) -> bytes:
+        made.append(block)
+        return original(block)
 
-    monkeypatch.setattr(layers, "_compressor", counted)
+    monkeypatch.setattr(layers, "_gzip_member", counted)
     again = image(*push)
     assert (again.code, again.json["digest"], made) == (0, first.json["digest"], [])
     other = image(*push, f"dir:{tmp_path / 'other'}")
@@ -320,3 +319,22 @@ def test_skopeo_takes_what_was_pushed_as_its_own(
     source, copy = (f"docker://{registry_server.host}/{name}" for name in ("hello:v1", "copy:v1"))
     subprocess.run([*command, "--insecure-policy", source, copy], check=True, capture_output=True, timeout=60)
     assert Remote(registry_server.host, "copy").digest("v1") == Remote(registry_server.host, "hello").digest("v1")
+
+
+@needs("crane", "docker-registry", "regctl", "skopeo")
+def test_a_layer_of_several_gzip_members_is_read_by_every_client(
+    registry_server: RegistryServer, image: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(elf("amd64", payload=b"".join(b"%d " % number for number in range(500_000))))
+    reference = f"{registry_server.host}/large:v1"
+    assert image("push", f"amd64={path}", "-t", "large:v1", "--to", registry_server.url).code == 0
+    assert Remote(registry_server.host, "large").pull("v1", AMD64, "bin/large") == path.read_bytes()
+    subprocess.run(["crane", "validate", "--remote", reference], check=True, capture_output=True, timeout=60)
+    exported = subprocess.run(["crane", "export", reference, "-"], check=True, capture_output=True, timeout=60).stdout
+    assert path.read_bytes() in exported
+    get_file = ["regctl", "--host", f"reg={registry_server.host},tls=disabled", "image", "get-file"]
+    got = subprocess.run(
+        [*get_file, "--platform", "linux/amd64", reference, "/bin/large"], check=True, capture_output=True, timeout=60
+    )
+    assert got.stdout == path.read_bytes()

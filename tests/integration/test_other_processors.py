@@ -16,7 +16,7 @@ from tests.tools import ROOT, find, needs
 
 PROGRAM = Path(sys.executable).resolve()
 PINNED = {
-    "gzip": "sha256:bd10dc60000087b655ee64dbd38b64bee681dadca4666168d327ab95d9afe5d8",
+    "gzip": "sha256:9a15c993110c8c0d0f48aff57c1e4324148f79402524811ebc3c8424d6170552",
     "fast": "sha256:469fdee2f57e4c7df01e4b5b1e86c52a622fb80f31b2d4791dd442f469488d95",
     "zstd": "sha256:3e7ad5013205707bd8d9d11edd438ab6800a9016e758ff486aa9547987934683",
 }

@@ -45,7 +45,7 @@ def digests(program: bytes) -> dict[str, str]:
 def all_digests(program: Path) -> dict[str, dict[str, str]]:
     """Those of the fixed program and of the first bytes of a real one."""
     with program.open("rb") as file:
-        return {"fixed": digests(fixed_program()), "real": digests(file.read(300_000))}
+        return {"fixed": digests(fixed_program()), "real": digests(file.read(1_500_000))}
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ FOUR = [
     source(elf("arm64", payload=b"z" * 9000), "arm64 binary"),
     source(elf("386"), "386 binary"),
 ]
-PINNED = "sha256:863297a82ec750d598d7f9f7884a2a02b4e0893ffcb8e9eae6dc0d262d02a3d1"
+PINNED = "sha256:9feb2e960c7cd2ac5ed669ca4e99fdd7d66540363dc6c06782f42f8d80bdfffe"
 
 
 def run(sources: list[Source], options: AssembleOptions = OPTIONS, store: MemoryStore | None = None) -> Image:
