@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +12,8 @@ from albatros.cli import DONE, FAILED
 from albatros.cli.image_sources import parse_sources
 from albatros.cli.image_target import open_target, shown_reference
 from albatros.cli.image_there import open_everywhere
-from albatros.cli.progress import Progress, WatchedBlobs
+from albatros.cli.output import note, print_json
+from albatros.cli.progress import Progress, WatchedBlobs, watched
 from albatros.domain import docker_hub
 from albatros.domain.references import ImageReference, RegistryUrl, check_name, split_tag
 from albatros.errors import AlbatrosError, UsageError
@@ -93,13 +92,15 @@ def run(request: PushRequest) -> int:
     """Assemble and publish; the exit code."""
     with Spool() as spool, open_everywhere(request.destinations, list(request.tags)) as there:
         blobs = LayerMemory(memory_directory(), spool, there.find)
-        image = assemble(request.sources, blobs, blobs, request.options)
-        made = _Made(image, blobs, Progress(), _sboms(image, blobs, request))
+        progress = Progress()
+        sources = [watched(source, progress) for source in request.sources]
+        image = assemble(sources, blobs, blobs, request.options)
+        made = _Made(image, blobs, progress, _sboms(image, blobs, request))
         made.progress.say(f"{image.digest}: {', '.join(map(str, image.platforms))}")
         with ThreadPoolExecutor(len(request.destinations)) as pool:
             outcomes = list(pool.map(lambda url: _push_to(url, made, request), request.destinations))
     if request.as_json:
-        print(json.dumps(_as_json(image, outcomes, request), indent=2))
+        print_json(_as_json(image, outcomes, request))
     else:
         _print_outcomes(image, outcomes, request)
     return FAILED if any(outcome.error for outcome in outcomes) else DONE
@@ -204,12 +205,12 @@ def _as_json(image: Image, outcomes: Sequence[Outcome], request: PushRequest) ->
 
 
 def _print_outcomes(image: Image, outcomes: Sequence[Outcome], request: PushRequest) -> None:
-    verb = "would send" if request.dry_run else "sent"
     for outcome in outcomes:
         if outcome.error:
-            print(f"{outcome.destination}: {outcome.error}", file=sys.stderr)
-        for reference in outcome.references:
-            print(reference.pinned(image.digest))
-        if not outcome.error:
-            told = f"{verb} {outcome.bytes_sent} bytes, {outcome.bytes_skipped} were there"
-            print(f"{outcome.destination}: {told}", file=sys.stderr)
+            note(f"{outcome.destination}: {outcome.error}")
+        elif request.dry_run:
+            note(f"{outcome.destination}: would send {outcome.bytes_sent} bytes, {outcome.bytes_skipped} are there")
+        else:
+            for reference in outcome.references:
+                print(reference.pinned(image.digest), flush=True)
+            note(f"{outcome.destination}: sent {outcome.bytes_sent} bytes, {outcome.bytes_skipped} were there")

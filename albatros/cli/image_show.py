@@ -9,9 +9,10 @@ from albatros.cli import DONE
 from albatros.cli.image_target import open_target, parse_reference
 from albatros.cli.output import print_json, size
 from albatros.domain.references import Digest, ImageReference
+from albatros.domain.referrers import Referrer
 from albatros.domain.text import plain
 from albatros.errors import UsageError
-from albatros.images.bundle import PREDICATE_ANNOTATION
+from albatros.images.bundle import PREDICATE_ANNOTATION, UNSIGNED_PREDICATE_ANNOTATION
 from albatros.images.keys import PublicKey
 from albatros.images.model import Image, annotations_of
 from albatros.images.referrers import list_referrers, subjects
@@ -23,7 +24,7 @@ from albatros.registries.base import Registry
 MAX_SHOWN = 500
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Attestation:
     """Something that refers to a manifest: its type, and its digest where it has one of its own."""
 
@@ -92,10 +93,15 @@ def verify(text: str, key: PublicKey | None, expected: Expected, *, as_json: boo
 
 def _attestations(registry: Registry, name: str, subject: Digest) -> list[Attestation]:
     signatures = [Attestation("cosign signature", "") for _ in read_signatures(registry, name, subject)]
-    return signatures + [
-        Attestation(referrer.annotations.get(PREDICATE_ANNOTATION) or referrer.artifact_type, referrer.digest)
-        for referrer in list_referrers(registry, name, subject)
-    ]
+    return signatures + sorted(
+        Attestation(_kind(referrer), referrer.digest) for referrer in list_referrers(registry, name, subject)
+    )
+
+
+def _kind(referrer: Referrer) -> str:
+    """What a statement says, signed or not, where the type tells only that it is one."""
+    said = (referrer.annotations.get(key) for key in (PREDICATE_ANNOTATION, UNSIGNED_PREDICATE_ANNOTATION))
+    return next(filter(None, said), referrer.artifact_type)
 
 
 def _shown(text: str) -> str:

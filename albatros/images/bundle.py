@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 STATEMENT = "application/vnd.in-toto+json"
 PREDICATE_ANNOTATION = "dev.sigstore.bundle.predicateType"
+UNSIGNED_PREDICATE_ANNOTATION = "in-toto.io/predicate-type"
 _STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 _CONTENT = {"dev.sigstore.bundle.content": "dsse-envelope"}
 
@@ -40,7 +41,7 @@ def make_statement(subject: Digest, name: str, predicate_type: str, predicate: M
 def make_proof(subject: Descriptor, statement: bytes, predicate_type: str, key: SigningKey | None) -> Artifact:
     """The artifact of a statement: signed in a bundle, or without a key as it is."""
     if key is None:
-        return make_artifact(subject, STATEMENT, statement, {"in-toto.io/predicate-type": predicate_type})
+        return make_artifact(subject, STATEMENT, statement, {UNSIGNED_PREDICATE_ANNOTATION: predicate_type})
     annotations = {**_CONTENT, PREDICATE_ANNOTATION: predicate_type}
     return make_artifact(subject, BUNDLE, _seal(statement, key), annotations)
 

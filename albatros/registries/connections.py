@@ -211,4 +211,6 @@ def _proxy_login(proxy: SplitResult) -> dict[str, str]:
 
 
 def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -13,11 +14,12 @@ from albatros.db.session import Database
 from albatros.domain.references import Digest, RegistryUrl, digest_of
 from albatros.domain.states import BuildState, Reason
 from albatros.flows.cancel import cancel
+from albatros.images.model import parse_json_object
 from albatros.images.verify import read_published, verify_platform
 from albatros.registries.opening import open_registry
 from albatros.store.files import FileStore
 from tests.support.archives import Archive, elf, gzipped, layer
-from tests.support.flows import World, broken, package, settings_of
+from tests.support.flows import MAIN, World, broken, package, settings_of
 from tests.support.pushing import (
     assembled,
     built,
@@ -81,6 +83,33 @@ def test_the_same_outputs_give_the_same_image_and_are_sent_once(world: World) ->
     rows = world.publications(again)
     assert {row.bytes_sent for row in rows} == {0}
     assert rows[0].bytes_skipped > 0
+
+
+@pytest.mark.parametrize(("ref", "version"), [(MAIN, None), ("refs/tags/v1.2.3", "v1.2.3")])
+def test_index_and_manifests_say_what_they_were_built_from(
+    database: Database, tmp_path: Path, ref: str, version: str | None
+) -> None:
+    forge = {
+        "name": "home",
+        "kind": "gitea",
+        "url": "https://git.example.org",
+        "token": "t",
+        "webhook_secret": "not-a-secret",
+    }
+    world = World(database, settings_of(tmp_path, forges=[forge]))
+    build = world.build(ref=ref)
+    world.built([package("docker")], {"docker": image()})
+    assert world.assemble()
+    world.publish()
+    found = read_published(hub(world), "hello", world.of(build).commit)
+    expected = {
+        "source": f"https://git.example.org/{world.of(build).repo.full_name}",
+        "revision": world.of(build).commit,
+        "created": datetime.fromtimestamp(world.of(build).commit_time or 0, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    } | ({"version": version} if version else {})
+    for data in (found.index_bytes, *(manifest.manifest_bytes for manifest in found.manifests)):
+        said = {f"org.opencontainers.image.{key}": value for key, value in expected.items()}
+        assert parse_json_object(data, "it")["annotations"] == said
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 from urllib.request import Request, urlopen
@@ -10,11 +10,11 @@ from urllib.request import Request, urlopen
 import pytest
 
 from albatros import cli
-from albatros.cli.progress import Progress, WatchedBlobs
+from albatros.cli.progress import Progress, WatchedBlobs, watched
 from albatros.domain.references import digest_of
 from albatros.images.publish import BlobUploaded
 from tests.services.registry import RegistryServer
-from tests.support.archives import elf
+from tests.support.archives import elf, source
 from tests.support.stores import MemoryStore
 from tests.support.terminal import Terminal
 from tests.tools import find, needs
@@ -237,3 +237,30 @@ def test_elsewhere_there_are_plain_lines(image: Command, tmp_path: Path) -> None
     assert "\x1b" not in done.err
     assert "sent sha256:" in done.err
     assert "tag latest" in done.err
+
+
+def test_a_terminal_has_a_bar_for_each_source_as_long_as_it_is_read() -> None:
+    data = elf(payload=bytes(3 << 20))
+    progress = Progress(terminal := Terminal())
+    one = watched(replace(source(data, "dir/" + "a" * 90 + "/hello"), size=len(data)), progress)
+    unknown = watched(replace(source(data, "standard input"), size=None), progress)
+    for read in (one, unknown):
+        with read.open() as stream:
+            while stream.read(1 << 20):
+                pass
+            assert len(terminal.shown()) == 1
+        assert terminal.shown() == []
+    drawn = [line for line in terminal.getvalue().splitlines() if "MiB" in line]
+    assert "aaa/hello [#######.................] 1.0 MiB of 3.0 MiB" in terminal.getvalue()
+    assert "reading standard input 2.0 MiB" in terminal.getvalue()
+    assert {len(line.rpartition("\x1b[J")[2]) for line in drawn if "…" in line} == {79}, "none wraps"
+
+
+def test_more_bars_than_a_terminal_has_lines_are_not_drawn() -> None:
+    progress = Progress(terminal := Terminal())
+    for number in range(60):
+        progress.moved(f"blob {number}", 1, 2)
+    assert len(terminal.shown()) == 23
+    for number in range(60):
+        progress.end(f"blob {number}", f"sent {number}")
+    assert terminal.shown() == [f"sent {number}" for number in range(60)]

@@ -1,6 +1,7 @@
 """From sources to one image: equal inputs give an equal index, and a bad source is named."""
 
 import io
+import random
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from albatros.domain.references import Blob, Digest, digest_of
 from albatros.errors import ImageError, StoreFullError, TooLargeError, UsageError
 from albatros.images.assemble import AssembleOptions, assemble
 from albatros.images.base import NullLayerCache, Source
-from albatros.images.layers import Compression
+from albatros.images.layers import Compression, LayerWriter
 from albatros.images.model import Image, parse_json_object
 from tests.support.archives import Archive, elf, gzipped, layer, source
 from tests.support.stores import MemoryStore
@@ -197,6 +198,16 @@ def test_a_promise_is_not_believed() -> None:
     lying = replace(good, layers=[layer(hello=b"z" * 9000)], diff_ids=[digest_of(good.layers[0])])
     with pytest.raises(ImageError, match="its bytes have another digest"):
         assemble([source(lying.tar())], store, cache, OPTIONS)
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+def test_an_image_of_one_static_binary_costs_at_most_3_kib_more_than_the_binary(compression: Compression) -> None:
+    binary = elf(payload=random.Random(1).randbytes(1 << 20) + b"text " * 50_000)
+    packed = LayerWriter(MemoryStore(), NullLayerCache(), compression).write([binary]).descriptor.size
+    store = MemoryStore()
+    image = run([source(binary)], replace(OPTIONS, compression=compression), store)
+    assert sum(blob.size for blob in image.all_blobs()) <= packed + 3072
+    assert store.used() == sum(blob.size for blob in image.all_blobs()), "nothing else is stored"
 
 
 class Memory:
