@@ -29,7 +29,7 @@ from albatros.flows.publish import Publisher
 from albatros.flows.reconcile import reconcile
 from albatros.flows.recover import Recovered, recover
 from albatros.flows.report import deliver_one
-from albatros.forges.base import Forge
+from albatros.forges.base import ForgeAdapter
 from albatros.forges.git import GitForge
 from albatros.forges.gitea import GiteaForge
 from albatros.http.app import create_app
@@ -71,7 +71,7 @@ class _Parts:
     store: BlobStore
     signals: Signals
     writer: Writer
-    forges: Mapping[str, Forge]
+    forges: Mapping[str, ForgeAdapter]
     executor: LocalExecutor
     bundle: RunnerBundle
     key: bytes
@@ -231,6 +231,7 @@ def _context(parts: _Parts) -> AppContext:
         database=parts.database,
         store=parts.store,
         forges=parts.forges,
+        permissions=parts.forges,
         writer=parts.writer,
         signals=parts.signals,
         runner=parts.bundle,
@@ -255,7 +256,7 @@ def open_store(settings: Settings) -> BlobStore:
     return FileStore(Path(path))
 
 
-def build_forge(item: ForgeSettings) -> Forge:
+def build_forge(item: ForgeSettings) -> ForgeAdapter:
     """The adapter of a configured forge."""
     match item.kind:
         case ForgeKind.GIT:

@@ -33,6 +33,10 @@ class Build(TypedDict):
     reason: str | None
     message: str
     rerun_of: int | None
+    pull: int | None
+    from_fork: bool
+    head_label: str
+    approved_by: str
     created_at: str
     started_at: str | None
     ended_at: str | None

@@ -15,6 +15,8 @@ from albatros.domain.states import BuildState, JobKind, JobState, Trigger
 from albatros.errors import OverloadedError
 
 _OPEN_BUILDS = "open_builds"
+_ASK_APPROVAL = "waits: a person with write access comments /approve {}"
+"""Short enough that the commit is still whole in a commit status."""
 _REPOS, _BUILDS = table_of(Repo), table_of(Build)
 _NEXT_NUMBER = (
     update(_REPOS)
@@ -40,6 +42,17 @@ class NewBuild:
     title: str = ""
     delivery_id: int | None = None
     rerun_of: int | None = None
+    pull: int | None = None
+    from_fork: bool = False
+    head_label: str = ""
+    base_commit: str | None = None
+    needs_approval: bool = False
+    approved_by: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """True until a person who may push has approved its commit."""
+        return self.needs_approval and not self.approved_by
 
 
 def check_room(session: Session, queued_builds: int) -> None:
@@ -53,11 +66,13 @@ def check_room(session: Session, queued_builds: int) -> None:
 
 
 def create_build(session: Session, repo_id: int, new: NewBuild) -> int:
-    """Make a queued Build with its evaluation Job, its event and its pending commit status; returns its id.
+    """Make a Build, queued or waiting for approval, with its evaluation Job, event and commit status; returns its id.
 
     All of it is in the caller's transaction, which wakes the scheduler, the reporter and the watchers once committed.
     """
     at = now()
+    state = BuildState.WAITING_APPROVAL if new.waits else BuildState.QUEUED
+    message = _ASK_APPROVAL.format(new.commit) if new.waits else ""
     number = session.execute(_NEXT_NUMBER, {"repo": repo_id}).scalar_one() - 1
     build_id: int = session.execute(
         _INSERT_BUILD,
@@ -72,9 +87,16 @@ def create_build(session: Session, repo_id: int, new: NewBuild) -> int:
             "trusted": new.trusted,
             "author": new.author,
             "title": new.title,
-            "state": BuildState.QUEUED,
+            "state": state,
+            "message": message,
             "delivery_id": new.delivery_id,
             "rerun_of": new.rerun_of,
+            "pull": new.pull,
+            "from_fork": new.from_fork,
+            "head_label": new.head_label,
+            "base_commit": new.base_commit,
+            "needs_approval": new.needs_approval,
+            "approved_by": new.approved_by,
             "created_at": at,
         },
     ).scalar_one()
@@ -85,13 +107,14 @@ def create_build(session: Session, repo_id: int, new: NewBuild) -> int:
         "system": "",
         "name": "evaluation",
         "attributes": [],
-        "state": JobState.QUEUED,
+        "state": JobState.WAITING if new.waits else JobState.QUEUED,
         "created_at": at,
     }
     session.execute(_INSERT_JOB, evaluation)
     data = {"number": number, "ref": new.ref, "commit": new.commit}
-    event = {"kind": "build.queued", "repo_id": repo_id, "build_id": build_id, "data": data, "created_at": at}
+    event = {"kind": f"build.{state}", "repo_id": repo_id, "build_id": build_id, "data": data, "created_at": at}
     session.execute(_INSERT_EVENT, event)
-    wish = StatusWish(AGGREGATE, BuildState.QUEUED, f"build {number} is queued", f"/builds/{build_id}")
+    text = f"build {number} {message}" if new.waits else f"build {number} is queued"
+    wish = StatusWish(AGGREGATE, state, text, f"/builds/{build_id}")
     put_status(session, repo_id, new.commit, build_id, wish)
     return build_id

@@ -78,13 +78,32 @@ def _follow_moves(
         sequence, why_not = move_head(session, repo_id, move, arrival.confirmed.get(move.ref))
         if sequence is None or move.after is None:
             reasons.append(why_not)
+            _link_pull(session, repo_id, move)
+            continue
+        if move.pull is not None and not move.trusted and (number := _trusted_build(session, repo_id, move.after)):
+            reasons.append(f"{move.after} is built already, as build {number}")
             continue
         check_room(session, queued_builds)
         builds.append(create_build(session, repo_id, _build_of(move, move.after, sequence, delivery_id)))
     return tuple(builds), "" if builds else "; ".join(reasons)
 
 
+def _link_pull(session: Session, repo_id: int, move: HeadMoved) -> None:
+    """Have the Build that a push made of a pull request's head know of the pull request."""
+    if move.pull is None or move.after is None:
+        return
+    same = (Build.repo_id == repo_id, Build.ref == move.ref, Build.commit == move.after, Build.pull.is_(None))
+    session.execute(update(Build).where(*same).values(pull=move.pull.number, head_label=move.pull.label))
+
+
+def _trusted_build(session: Session, repo_id: int, commit: str) -> int | None:
+    """The number of a Build of the same commit by somebody who may push: a stranger's must not hide its status."""
+    trusted = select(Build.number).where(Build.repo_id == repo_id, Build.commit == commit, Build.trusted.is_(True))
+    return session.scalar(trusted.limit(1))
+
+
 def _build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int) -> NewBuild:
+    pull = move.pull
     return NewBuild(
         ref=move.ref,
         commit=commit,
@@ -94,6 +113,11 @@ def _build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int) -> 
         author=move.author,
         title=move.title,
         delivery_id=delivery_id,
+        pull=pull.number if pull is not None else None,
+        from_fork=pull is not None and pull.from_fork,
+        head_label=pull.label if pull is not None else "",
+        base_commit=pull.base_commit if pull is not None else None,
+        needs_approval=move.needs_approval,
     )
 
 

@@ -1,9 +1,11 @@
-"""What a forge tells: repos, heads that moved, and a webhook once it is verified and read."""
+"""What a forge tells: repos, heads that moved, pull requests, and a webhook once it is verified and read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
+from albatros.domain.refs import is_commit
 from albatros.domain.states import Trigger
 
 
@@ -31,6 +33,72 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Pull:
+    """A pull request (on GitLab: merge request) of a repo, as its forge has it."""
+
+    number: int
+    ref: str
+    """Where the repo itself keeps the head: `refs/pull/7/head`."""
+    commit: str
+    """The newest commit of the head."""
+    branch: str
+    """The head's branch in its own repo; empty when it has none."""
+    label: str
+    """The head for people: `alice/hello:feature`."""
+    from_fork: bool
+    """The head lives in another repo, or that is not known."""
+    author: str
+    title: str
+    base_ref: str
+    """The branch it asks to be merged into, as a whole ref."""
+    base_commit: str | None = None
+    """That branch's commit."""
+    merge_commit: str | None = None
+    """What merging it now would give, where the forge keeps that."""
+    open: bool = True
+
+
+class PullAction(StrEnum):
+    """What happened to a pull request."""
+
+    OPENED = "opened"
+    NEW_HEAD = "new head"
+    REOPENED = "reopened"
+    CLOSED = "closed"
+    LABELLED = "labelled"
+
+
+@dataclass(frozen=True, slots=True)
+class PullEvent:
+    """Something that `sender`, a login, did to a pull request."""
+
+    action: PullAction
+    sender: str
+    pull: Pull
+
+
+class Command(StrEnum):
+    """What a comment on a pull request may ask for."""
+
+    APPROVE = "approve"
+    RERUN = "rerun"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class CommentCommand:
+    """A command in a new comment on a pull request; `author` is the login of who wrote it."""
+
+    command: Command
+    comment: str
+    """The comment's id on its forge: a command is obeyed once, however often its webhook is sent."""
+    author: str
+    pull: int
+    commit: str = ""
+    """What /approve names, in full."""
+
+
+@dataclass(frozen=True, slots=True)
 class HeadMoved:
     """A ref that points elsewhere now; `after` is None when it was deleted, `before` when it is new or not known."""
 
@@ -41,14 +109,36 @@ class HeadMoved:
     author: str = ""
     title: str = ""
     trusted: bool = True
+    pull: Pull | None = None
+    needs_approval: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """A webhook, verified and read. Without `moves`, `ignored` says why there is nothing to build."""
+    """A webhook, verified and read.
+
+    What a `pull` or a `command` leads to depends on what its forge answers. Without them and without `moves`, `ignored`
+    says why there is nothing to build.
+    """
 
     delivery_id: str
     event: str
     repo: RepoInfo | None
     moves: tuple[HeadMoved, ...] = ()
     ignored: str = ""
+    pull: PullEvent | None = None
+    command: CommentCommand | None = None
+
+
+def read_command(text: str) -> tuple[Command, str] | None:
+    """The command that a comment's first line is, with the commit that it names: `/rerun`, `/approve FULL_SHA`."""
+    words = text[:1000].strip().split("\n", 1)[0].split()
+    match words:
+        case ["/rerun"]:
+            return Command.RERUN, ""
+        case ["/cancel"]:
+            return Command.CANCEL, ""
+        case ["/approve", commit] if is_commit(commit.lower()):
+            return Command.APPROVE, commit.lower()
+        case _:
+            return None

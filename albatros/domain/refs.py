@@ -20,6 +20,7 @@ MAX_NAME = 100
 MAX_PARTS = 3
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_PULL = re.compile(r"refs/(?:pull|merge-requests)/([1-9][0-9]{0,9})/(?:head|merge)", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
 # Control characters, space, and what git itself gives a meaning to.
 _REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
@@ -69,6 +70,12 @@ def is_ref(text: str) -> bool:
     short = text.removeprefix(BRANCH_PREFIX).removeprefix(TAG_PREFIX)
     parts = text.split("/")
     return not short.startswith("-") and not any(p.startswith(".") or p.endswith(".lock") for p in parts)
+
+
+def pull_number(ref: str) -> int | None:
+    """The number of the pull request whose head a ref is (`refs/pull/7/head`); None for any other ref."""
+    match = _PULL.fullmatch(ref)
+    return int(match[1]) if match is not None else None
 
 
 def check_ref(text: str) -> str:

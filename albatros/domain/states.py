@@ -13,6 +13,8 @@ from albatros.errors import ConflictError
 class BuildState(StrEnum):
     """Where a Build stands."""
 
+    WAITING_APPROVAL = "waiting_approval"
+    """Committed; it comes from somebody who may not push, and a person who may has to approve its commit."""
     QUEUED = "queued"
     """Committed; its evaluation waits for a free slot."""
     EVALUATING = "evaluating"
@@ -37,7 +39,7 @@ class JobState(StrEnum):
     """Where a Job stands."""
 
     WAITING = "waiting"
-    """A Job it needs is not done."""
+    """A Job it needs is not done, or its Build waits for approval."""
     QUEUED = "queued"
     """Ready; waits for a free slot on its system."""
     RUNNING = "running"
@@ -157,6 +159,7 @@ _ATTEMPT_ENDS = {_A.SUCCEEDED, _A.FAILED, _A.LOST, _A.CANCELLED, _A.HANDED_BACK}
 
 _MOVES: dict[type[StrEnum], dict[StrEnum, set[StrEnum]]] = {
     BuildState: {
+        _B.WAITING_APPROVAL: {_B.QUEUED, _B.CANCELLED, _B.SUPERSEDED},
         _B.QUEUED: {_B.EVALUATING, *_BUILD_ENDS},
         _B.EVALUATING: {_B.QUEUED, _B.RUNNING, *_BUILD_ENDS},
         _B.RUNNING: {_B.PUBLISHING, _B.SUCCEEDED, *_BUILD_ENDS},
@@ -197,4 +200,10 @@ def check_move(old: StrEnum, new: StrEnum) -> None:
 
 OPEN_ATTEMPTS = (AttemptState.SUBMITTING, AttemptState.SUBMITTED, AttemptState.CLAIMED)
 OPEN_JOBS = (JobState.WAITING, JobState.QUEUED, JobState.RUNNING)
-OPEN_BUILDS = (BuildState.QUEUED, BuildState.EVALUATING, BuildState.RUNNING, BuildState.PUBLISHING)
+OPEN_BUILDS = (
+    BuildState.WAITING_APPROVAL,
+    BuildState.QUEUED,
+    BuildState.EVALUATING,
+    BuildState.RUNNING,
+    BuildState.PUBLISHING,
+)

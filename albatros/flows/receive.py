@@ -32,7 +32,8 @@ from albatros.errors import (
     NotFoundError,
     UnauthorizedError,
 )
-from albatros.forges.base import Forge
+from albatros.flows import pulls
+from albatros.forges.base import Forge, ForgeAdapter
 from albatros.log import get_logger
 from albatros.settings import Settings
 
@@ -53,7 +54,9 @@ class Receipt:
     reason: str
 
 
-def receive(settings: Settings, writer: Writer, forge: Forge, headers: Mapping[str, str], body: bytes) -> Receipt:
+def receive(
+    settings: Settings, writer: Writer, forge: ForgeAdapter, headers: Mapping[str, str], body: bytes
+) -> Receipt:
     """Take in one webhook; header names are lower case.
 
     Raises UnauthorizedError, BadInputError, OverloadedError or DatabaseUnavailableError; nothing is written then but
@@ -65,6 +68,8 @@ def receive(settings: Settings, writer: Writer, forge: Forge, headers: Mapping[s
         writer.count(f"webhooks_refused.{forge.name}")
         raise
     inbound = forge.parse(headers, body)
+    if inbound.pull is not None:
+        inbound = pulls.decide(forge, inbound)
     recorded = record(settings, writer, forge, inbound, body)
     status = HTTPStatus.OK if recorded.repeated else HTTPStatus.ACCEPTED
     if not recorded.repeated:
@@ -95,9 +100,16 @@ def record(
 
     def attempt(confirmed: Mapping[str, Confirmed]) -> Recorded:
         arrival = Arrival(forge.name, inbound, body, listed, confirmed)
-        return commit(writer, partial(record_arrival, arrival=arrival, queued_builds=settings.limits.queued_builds))
+        return commit(writer, partial(_record, arrival=arrival, queued_builds=settings.limits.queued_builds))
 
     return _until_certain(forge, repo, attempt, confirmed)
+
+
+def _record(session: Session, arrival: Arrival, queued_builds: int) -> Recorded:
+    recorded = record_arrival(session, arrival, queued_builds)
+    if arrival.inbound.pull is not None and not recorded.repeated:
+        pulls.end_overtaken(session, arrival.forge, arrival.inbound)
+    return recorded
 
 
 def trigger(settings: Settings, writer: Writer, forge: Forge, full_name: tuple[str, str], ref: str) -> int:
@@ -141,6 +153,12 @@ def rerun(settings: Settings, writer: Writer, build_id: int) -> int:
             author=old.author,
             title=old.title,
             rerun_of=old.id,
+            pull=old.pull,
+            from_fork=old.from_fork,
+            head_label=old.head_label,
+            base_commit=old.base_commit,
+            needs_approval=old.needs_approval,
+            approved_by=old.approved_by,
         )
         return create_build(session, old.repo_id, new)
 

@@ -25,7 +25,7 @@ from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, matches_any
 from albatros.domain.states import Trigger
 from albatros.errors import AlbatrosError, DatabaseUnavailableError, ForgeError, ForgeUnavailableError
 from albatros.flows import receive
-from albatros.forges.base import Forge
+from albatros.forges.base import ForgeAdapter
 from albatros.log import get_logger
 from albatros.settings import Settings
 
@@ -52,7 +52,7 @@ class _Known:
     complete: bool
 
 
-def reconcile(settings: Settings, database: Database, writer: Writer, forges: Mapping[str, Forge]) -> Reconciled:
+def reconcile(settings: Settings, database: Database, writer: Writer, forges: Mapping[str, ForgeAdapter]) -> Reconciled:
     """Compare every allowed repo of every forge. Raises DatabaseUnavailableError; other failures are in the answer."""
     result = Reconciled()
     for forge in forges.values():
@@ -65,7 +65,9 @@ def reconcile(settings: Settings, database: Database, writer: Writer, forges: Ma
     return result
 
 
-def _reconcile_forge(settings: Settings, database: Database, writer: Writer, forge: Forge, result: Reconciled) -> None:
+def _reconcile_forge(
+    settings: Settings, database: Database, writer: Writer, forge: ForgeAdapter, result: Reconciled
+) -> None:
     unreachable = 0
     for info in _allowed_repos(settings, database, forge):
         try:
@@ -79,14 +81,14 @@ def _reconcile_forge(settings: Settings, database: Database, writer: Writer, for
             return
 
 
-def _fail(result: Reconciled, forge: Forge, repo: str, error: AlbatrosError) -> None:
+def _fail(result: Reconciled, forge: ForgeAdapter, repo: str, error: AlbatrosError) -> None:
     result.failures.append(f"{repo or forge.name}: {error.detail}")
     _log.warning(
         "heads could not be compared; they are at the next look", forge=forge.name, repo=repo, error=error.detail
     )
 
 
-def _allowed_repos(settings: Settings, database: Database, forge: Forge) -> Iterable[RepoInfo]:
+def _allowed_repos(settings: Settings, database: Database, forge: ForgeAdapter) -> Iterable[RepoInfo]:
     """The repos known here that may build, as known here, then those that the forge lists and its globs cover."""
     with database.read() as session:
         rows = session.scalars(select(Repo).where(Repo.forge == forge.name).order_by(Repo.id)).all()
@@ -100,7 +102,7 @@ def _allowed_repos(settings: Settings, database: Database, forge: Forge) -> Iter
 
 
 def _reconcile_repo(
-    settings: Settings, database: Database, writer: Writer, forge: Forge, listed: RepoInfo
+    settings: Settings, database: Database, writer: Writer, forge: ForgeAdapter, listed: RepoInfo
 ) -> list[int]:
     known = _read_known(database, forge.name, listed)
     heads = forge.heads(listed.owner, listed.name)
@@ -131,7 +133,7 @@ def _read_known(database: Database, forge: str, info: RepoInfo) -> _Known:
 
 
 def _follow(
-    settings: Settings, writer: Writer, forge: Forge, info: RepoInfo, ref: str, known: tuple[str | None, int]
+    settings: Settings, writer: Writer, forge: ForgeAdapter, info: RepoInfo, ref: str, known: tuple[str | None, int]
 ) -> tuple[int, ...]:
     """Move one head to where the forge has it now; the ids of the Builds that this made."""
     before, sequence = known

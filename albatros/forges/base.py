@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from albatros.domain.inbound import Head, Inbound, RepoInfo
+from albatros.domain.inbound import Head, Inbound, Pull, RepoInfo
 from albatros.domain.states import BuildState
 
 
@@ -38,6 +38,11 @@ class Permission(StrEnum):
     READ = "read"
     WRITE = "write"
     ADMIN = "admin"
+
+    def covers(self, needed: Permission) -> bool:
+        """True when this permission reaches as far as `needed`."""
+        order = list(Permission)
+        return order.index(self) >= order.index(needed)
 
 
 class Permissions(Protocol):
@@ -103,11 +108,11 @@ class Forge(Protocol):
         ...
 
     def heads(self, owner: str, name: str) -> Mapping[str, str]:
-        """Every branch and tag with the commit it points to."""
+        """Every branch and tag with the commit it points to, without the heads of pull requests."""
         ...
 
     def head(self, owner: str, name: str, ref: str) -> Head | None:
-        """The commit that one branch or tag points to; None when the repo has no such ref."""
+        """The commit that a branch, tag or open pull request's head points to; None when the repo has no such ref."""
         ...
 
     def clone_source(self, owner: str, name: str) -> CloneSource:
@@ -119,7 +124,24 @@ class Forge(Protocol):
         ...
 
 
+class Pulls(Protocol):
+    """Pull requests as the forge has them now. Raises as the methods of a Forge do."""
+
+    def pull(self, owner: str, name: str, number: int) -> Pull | None:
+        """One pull request, open or closed; None when the repo has none of that number."""
+        ...
+
+    def open_pulls(self, owner: str, name: str) -> Iterable[Pull]:
+        """Every open pull request."""
+        ...
+
+
+class ForgeAdapter(Forge, Permissions, Pulls, Protocol):
+    """All that one configured forge can do."""
+
+
 _WORDS = {
+    BuildState.WAITING_APPROVAL: "pending",
     BuildState.QUEUED: "pending",
     BuildState.EVALUATING: "pending",
     BuildState.RUNNING: "pending",

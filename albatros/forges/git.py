@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from albatros.domain.inbound import Head, HeadMoved, Inbound, RepoInfo
+from albatros.domain.inbound import Head, HeadMoved, Inbound, Pull, RepoInfo
 from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, check_full_name, is_commit, is_ref, one_line
 from albatros.errors import BadInputError, ConfigError, ForgeError, NotFoundError
 from albatros.forges import payload
-from albatros.forges.base import CloneSource, CommitStatus, status_word
+from albatros.forges.base import CloneSource, CommitStatus, Permission, status_word
 from albatros.forges.gitcmd import run_git, try_git
 from albatros.forges.notes import write_line
 from albatros.log import get_logger
@@ -105,6 +105,16 @@ class GitForge:
     def post_status(self, owner: str, name: str, status: CommitStatus) -> None:
         fields = (status_word(status.state), status.description, status.target_url)
         write_line(self._find(owner, name), status.commit, status.context, fields)
+
+    def permission(self, owner: str, name: str, login: str) -> Permission:  # noqa: ARG002 - the protocol's
+        """NONE: a bare repository knows users of its machine, and Albatros does not know which of them a login is."""
+        return Permission.NONE
+
+    def pull(self, owner: str, name: str, number: int) -> Pull | None:  # noqa: ARG002 - the protocol's
+        return None
+
+    def open_pulls(self, owner: str, name: str) -> Iterable[Pull]:  # noqa: ARG002 - the protocol's
+        return ()
 
     def _read_move(self, repo: RepoInfo, ref: str, item: Mapping[str, object]) -> HeadMoved:
         before, after = payload.commit_or_none(item, "before"), payload.commit_or_none(item, "after")

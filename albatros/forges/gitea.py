@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
-from albatros.domain.inbound import Head, HeadMoved, Inbound, RepoInfo
-from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, is_commit, is_ref, one_line
+from albatros.domain.inbound import Head, HeadMoved, Inbound, Pull, PullAction, RepoInfo
+from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, is_commit, is_ref, one_line, pull_number
 from albatros.errors import BadInputError, ForgeError, NotFoundError
-from albatros.forges import payload
-from albatros.forges.base import CloneSource, CommitStatus, status_word
+from albatros.forges import payload, pulls
+from albatros.forges.base import CloneSource, CommitStatus, Permission, status_word
 from albatros.forges.rest import RestClient
 from albatros.settings import ForgeKind, ForgeSettings
 
@@ -21,7 +21,21 @@ PAGE = 50
 MAX_PAGES = 200
 _NOT_BUILT = {
     "create": "a new branch or tag is built by the push that comes with it",
-    "pull_request": "pull requests are not built by this server",
+    "release": "a release builds nothing; its tag is built by the push that comes with it",
+}
+_ACTIONS = {
+    "opened": PullAction.OPENED,
+    "synchronized": PullAction.NEW_HEAD,
+    "reopened": PullAction.REOPENED,
+    "closed": PullAction.CLOSED,
+    "label_updated": PullAction.LABELLED,
+    "label_cleared": PullAction.LABELLED,
+}
+_PERMISSIONS = {
+    "owner": Permission.ADMIN,
+    "admin": Permission.ADMIN,
+    "write": Permission.WRITE,
+    "read": Permission.READ,
 }
 
 
@@ -49,6 +63,8 @@ class GiteaForge:
         delivery = payload.required_header(headers, f"{self._prefix}-Delivery", payload.MAX_ID)
         event = payload.required_header(headers, f"{self._prefix}-Event", payload.MAX_EVENT)
         data = payload.read_object(body)
+        if event in {"pull_request", "issue_comment"}:
+            return _read_pull_event(delivery, event, data)
         if event not in {"push", "delete"}:
             repo = payload.read_repo(payload.child(data, "repository")) if "repository" in data else None
             return Inbound(delivery, event, repo, ignored=_NOT_BUILT.get(event, f"a {event} event builds nothing"))
@@ -82,10 +98,25 @@ class GiteaForge:
         return found
 
     def head(self, owner: str, name: str, ref: str) -> Head | None:
+        number = pull_number(ref)
+        if number is not None:
+            return pulls.head_of(self.pull(owner, name, number))
         kind = "tags" if ref.startswith(TAG_PREFIX) else "branches"
         short = ref.removeprefix(TAG_PREFIX).removeprefix(BRANCH_PREFIX)
         found = self._api.get(f"{_repo_path(owner, name)}/{kind}/{quote(short, safe='/')}")
         return _read_head(payload.as_object(found))
+
+    def permission(self, owner: str, name: str, login: str) -> Permission:
+        found = self._api.get(f"{_repo_path(owner, name)}/collaborators/{quote(login, safe='')}/permission")
+        return _PERMISSIONS.get(str(payload.as_object(found).get("permission")), Permission.NONE)
+
+    def pull(self, owner: str, name: str, number: int) -> Pull | None:
+        found = self._api.get(f"{_repo_path(owner, name)}/pulls/{number}")
+        return pulls.answered(self.name, found) if found is not None else None
+
+    def open_pulls(self, owner: str, name: str) -> Iterable[Pull]:
+        for item in self._pages(f"{_repo_path(owner, name)}/pulls?state=open"):
+            yield pulls.answered(self.name, item)
 
     def clone_source(self, owner: str, name: str) -> CloneSource:
         url = f"{self._url}/{quote(owner, safe='')}/{quote(name, safe='')}.git"
@@ -102,7 +133,7 @@ class GiteaForge:
 
     def _pages(self, path: str) -> Iterable[Mapping[str, object]]:
         for page in range(1, MAX_PAGES + 1):
-            items = self._api.get(f"{path}?page={page}&limit={PAGE}")
+            items = self._api.get(f"{path}{'&' if '?' in path else '?'}page={page}&limit={PAGE}")
             if not isinstance(items, list) or not items:
                 return
             yield from (item for item in items if isinstance(item, dict))
@@ -111,6 +142,13 @@ class GiteaForge:
 
 def _repo_path(owner: str, name: str) -> str:
     return f"/repos/{quote(owner, safe='')}/{quote(name, safe='')}"
+
+
+def _read_pull_event(delivery: str, event: str, data: Mapping[str, object]) -> Inbound:
+    repo = payload.read_repo(payload.child(data, "repository"))
+    if event == "issue_comment":
+        return pulls.read_comment(delivery, event, repo, data, on_pull=data.get("is_pull") is True)
+    return pulls.read_event(delivery, event, repo, data, _ACTIONS)
 
 
 def _read_push(data: Mapping[str, object], ref: str) -> HeadMoved:

@@ -10,6 +10,7 @@ _CHARACTER_WIDTH = 6.6
 _LABEL = "albatros"
 _GREEN, _RED, _AMBER, _BLUE, _GREY = "#1a7f4b", "#b3261e", "#9a6700", "#2563a8", "#5b6470"
 _COLOURS = {
+    BuildState.WAITING_APPROVAL: _GREY,
     BuildState.QUEUED: _BLUE,
     BuildState.EVALUATING: _BLUE,
     BuildState.RUNNING: _BLUE,

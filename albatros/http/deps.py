@@ -24,7 +24,7 @@ from albatros.domain.access import NOBODY, Person, Scope, Who
 from albatros.domain.refs import read_bound
 from albatros.errors import DatabaseUnavailableError, ForbiddenError, UnauthorizedError
 from albatros.flows.access import Roles
-from albatros.forges.base import Forge, Login, Permissions
+from albatros.forges.base import ForgeAdapter, Login, Permissions
 from albatros.http.caller import Caller
 from albatros.http.sessions import SessionKind, cookie_name, person_proof, signer, token_proof
 from albatros.http.uploads import Uploads
@@ -58,7 +58,7 @@ class AppContext:
     settings: Settings
     database: Database
     store: BlobStore
-    forges: Mapping[str, Forge]
+    forges: Mapping[str, ForgeAdapter]
     writer: Writer
     signals: Signals
     runner: RunnerBundle

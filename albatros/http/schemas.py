@@ -57,6 +57,10 @@ class BuildSummary(_Out):
     reason: Reason | None
     message: str
     rerun_of: int | None
+    pull: int | None = Field(description="the pull request that it is for")
+    from_fork: bool
+    head_label: str = Field(description="the pull request's head for people")
+    approved_by: str = Field(description="who let it run, where somebody had to")
     created_at: Time
     started_at: Time | None
     ended_at: Time | None

@@ -32,6 +32,7 @@ class Tone(StrEnum):
 _B, _J, _A, _P = BuildState, JobState, AttemptState, PublicationState
 # Keyed by the word: a queued Build and a queued Job are one key and look alike.
 _TONES: dict[str, Tone] = {
+    _B.WAITING_APPROVAL: Tone.WAIT,
     _B.QUEUED: Tone.WAIT,
     _B.EVALUATING: Tone.BUSY,
     _B.RUNNING: Tone.BUSY,
@@ -54,6 +55,7 @@ _TONES: dict[str, Tone] = {
 }
 
 _HINTS: dict[BuildState, str] = {
+    _B.WAITING_APPROVAL: "A person with write access has to approve its commit.",
     _B.QUEUED: "Its evaluation waits for a free slot.",
     _B.EVALUATING: "Its flake is being evaluated.",
     _B.RUNNING: "Its jobs are being built.",

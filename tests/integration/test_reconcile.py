@@ -11,8 +11,8 @@ from albatros.domain.inbound import RepoInfo
 from albatros.domain.states import Trigger
 from albatros.errors import ForgeError, ForgeUnavailableError
 from albatros.flows.reconcile import MAX_UNREACHABLE, Reconciled, reconcile
-from tests.integration.test_receive import Inbox
 from tests.support.forges import MemoryForge
+from tests.support.inbox import Inbox
 
 A, B, C = "a" * 40, "b" * 40, "c" * 40
 MAIN, OLD = "refs/heads/main", "refs/heads/old"

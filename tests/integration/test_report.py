@@ -14,8 +14,8 @@ from albatros.errors import ForgeError, ForgeUnavailableError
 from albatros.flows import report
 from albatros.flows.receive import rerun
 from albatros.forges.base import CommitStatus
-from tests.integration.test_receive import Inbox
 from tests.support.forges import MemoryForge
+from tests.support.inbox import Inbox
 
 A = "a" * 40
 URL = "https://ci.example.org"

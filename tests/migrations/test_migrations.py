@@ -1,6 +1,7 @@
 """An upgraded database has exactly the tables of the models, on SQLite and on PostgreSQL."""
 
 import argparse
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,12 +33,11 @@ SCHEMAS = {
 
 
 def schema(database: Database) -> list[list[str]]:
-    """Every table and index, each as its lines, whose order does not matter."""
+    """Every table and index, each as its parts, whose order does not matter; a changed table may quote its names."""
     with database.read() as session:
         statements = session.scalars(text(SCHEMAS[database.engine.dialect.name])).all()
-    # SQLite quotes the name of a table that was changed by copying it.
-    plain = [statement.replace(chr(34), "") for statement in statements]
-    return sorted(sorted(line.strip(" ,\t") for line in statement.splitlines()) for statement in plain)
+    parts = [re.split(r"[,\n]", statement.replace('"', "")) for statement in statements]
+    return sorted(sorted(filter(None, map(str.strip, one))) for one in parts)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from albatros.db.session import Database
 from albatros.db.signals import Signals
 from albatros.db.writer import Writer
 from albatros.domain.access import Scope, new_token
-from albatros.forges.base import Forge
+from albatros.forges.base import ForgeAdapter
 from albatros.http.app import create_app
 from albatros.http.deps import AppContext
 from albatros.http.serving import WebServer, bind
@@ -36,7 +36,7 @@ class Api:
     seeded: Seeded
     tokens: dict[Scope, str]
     people: FakePeople
-    forges: dict[str, Forge]
+    forges: dict[str, ForgeAdapter]
     """Those of the server: a test puts its own in."""
     clients: ExitStack
 
@@ -74,7 +74,7 @@ def seeded_api(database: Database, data: Path, *, public: bool = False) -> Itera
     signals, store = Signals(), MemoryStore()
     writer = Writer(database, signals)
     seeded = seed(database)
-    forges: dict[str, Forge] = {}
+    forges: dict[str, ForgeAdapter] = {}
     people = FakePeople()
     context = AppContext(
         _settings(data, url, public), database, store, forges, writer, signals, Bundle(), __version__, {"home": people}

@@ -20,6 +20,8 @@ class FakeRepo:
     tags: dict[str, str] = field(default_factory=dict)
     commits: set[str] = field(default_factory=set)
     statuses: dict[tuple[str, str], dict[str, object]] = field(default_factory=dict)
+    people: dict[str, str] = field(default_factory=dict)
+    pulls: dict[int, dict[str, object]] = field(default_factory=dict)
 
 
 @dataclass
@@ -34,7 +36,9 @@ class FakeGitea:
     calls: list[str] = field(default_factory=list)
 
     def route(self, method: str, path: str, query: dict[str, list[str]], body: object) -> tuple[int, object]:
-        matched = re.fullmatch(r"/api/v1/repos/([^/]+/[^/]+)(?:/(branches|tags|statuses)(?:/(.+))?)?", path)
+        matched = re.fullmatch(
+            r"/api/v1/repos/([^/]+/[^/]+)(?:/(branches|tags|statuses|collaborators|pulls)(?:/(.+))?)?", path
+        )
         repo = self.repos.get(matched[1]) if matched else None
         if matched is None or repo is None:
             return 404, {"message": "The target couldn't be found."}
@@ -44,13 +48,19 @@ class FakeGitea:
             return 200, {"full_name": matched[1], "private": repo.private, "default_branch": branch}
         if kind == "statuses":
             return self._post_status(repo, item, body) if method == "POST" else (405, None)
+        if kind == "collaborators":
+            login = item.removesuffix("/permission")
+            return (200, {"permission": repo.people[login]}) if login in repo.people else (404, {"message": "no user"})
+        if kind == "pulls" and item:
+            number = int(item)
+            return (200, repo.pulls[number]) if number in repo.pulls else (404, {"message": "not found"})
+        if kind == "pulls":
+            return 200, _page([p for p in repo.pulls.values() if p["state"] == query["state"][0]], query)
         found = repo.branches if kind == "branches" else repo.tags
         listed = [_item(kind, name, commit) for name, commit in sorted(found.items())]
         if item:
             return (200, _item(kind, item, found[item])) if item in found else (404, {"message": "not found"})
-        limit = min(50, int(query.get("limit", ["30"])[0]))
-        start = (int(query.get("page", ["1"])[0]) - 1) * limit
-        return 200, listed[start : start + limit]
+        return 200, _page(listed, query)
 
     def _post_status(self, repo: FakeRepo, commit: str, body: object) -> tuple[int, object]:
         if commit not in repo.commits:
@@ -60,6 +70,12 @@ class FakeGitea:
             return 422, {"message": "invalid state"}
         repo.statuses[commit, str(body["context"])] = body
         return 201, {**body, "status": body["state"]}
+
+
+def _page(items: list[dict[str, object]], query: dict[str, list[str]]) -> list[dict[str, object]]:
+    limit = min(50, int(query.get("limit", ["30"])[0]))
+    start = (int(query.get("page", ["1"])[0]) - 1) * limit
+    return items[start : start + limit]
 
 
 def _item(kind: str, name: str, commit: str) -> dict[str, object]:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from albatros.domain.inbound import Head, Inbound, RepoInfo
+from albatros.domain.inbound import Head, Inbound, Pull, RepoInfo
 from albatros.errors import ForgeError, NotFoundError, UnauthorizedError
-from albatros.forges.base import CloneSource, CommitStatus
+from albatros.forges.base import CloneSource, CommitStatus, Permission
 
 
 @dataclass
@@ -15,6 +15,8 @@ class MemoryForge:
     name: str = "home"
     infos: dict[str, RepoInfo] = field(default_factory=dict)
     refs: dict[str, dict[str, str]] = field(default_factory=dict)
+    people: dict[str, Permission] = field(default_factory=dict)
+    pulls: dict[int, Pull] = field(default_factory=dict)
     inbound: Inbound | None = None
     posted: list[CommitStatus] = field(default_factory=list)
     fails: ForgeError | None = None
@@ -50,8 +52,23 @@ class MemoryForge:
 
     def head(self, owner: str, name: str, ref: str) -> Head | None:
         self._ask(f"head {ref}")
+        for pull in self.pulls.values():
+            if pull.ref == ref:
+                return Head(pull.commit, pull.author, pull.title) if pull.open else None
         commit = self.refs.get(f"{owner}/{name}", {}).get(ref)
         return Head(commit, "alba", "a title") if commit is not None else None
+
+    def permission(self, owner: str, name: str, login: str) -> Permission:
+        self._ask(f"permission {owner}/{name} {login}")
+        return self.people.get(login, Permission.NONE)
+
+    def pull(self, owner: str, name: str, number: int) -> Pull | None:
+        self._ask(f"pull {owner}/{name} {number}")
+        return self.pulls.get(number)
+
+    def open_pulls(self, owner: str, name: str) -> Iterable[Pull]:
+        self._ask(f"open_pulls {owner}/{name}")
+        return [pull for pull in self.pulls.values() if pull.open]
 
     def clone_source(self, owner: str, name: str) -> CloneSource:
         return CloneSource(f"https://forge.example.org/{owner}/{name}.git")

@@ -15,7 +15,7 @@ from albatros.db.writer import Writer
 from albatros.domain.references import digest_of
 from albatros.domain.states import AttemptState, Reason
 from albatros.flows import settle
-from albatros.forges.base import Forge
+from albatros.forges.base import ForgeAdapter
 from albatros.http.app import create_app
 from albatros.http.deps import AppContext
 from albatros.http.serving import WebServer, bind
@@ -101,7 +101,7 @@ def serve_runner(database: Database, data: Path) -> Iterator[Site]:
     sock = bind("127.0.0.1:0")
     address = sock.getsockname()
     writer = Writer(database, world.signals)
-    forges = cast("dict[str, Forge]", {"home": world.forge})
+    forges = cast("dict[str, ForgeAdapter]", {"home": world.forge})
     context = AppContext(world.settings, database, world.store, forges, writer, world.signals, Bundle(), __version__)
     server = WebServer(create_app(context), sock)
     server.start()

@@ -30,6 +30,13 @@ class Build(Base):
         Index(None, "repo_id", "ref", "id"),
         Index(None, "repo_id", "commit"),
         Index(
+            "ix_builds_pull",
+            "repo_id",
+            "pull",
+            postgresql_where=text("pull IS NOT NULL"),
+            sqlite_where=text("pull IS NOT NULL"),
+        ),
+        Index(
             "ix_builds_open", "state", postgresql_where=text("ended_at IS NULL"), sqlite_where=text("ended_at IS NULL")
         ),
     )
@@ -44,6 +51,18 @@ class Build(Base):
     """Its place among the Builds of its ref: a tag only ever moves to a higher one."""
     trigger: Mapped[Trigger] = mapped_column(enum_column(Trigger))
     trusted: Mapped[bool]
+    """Whoever made the commit may push to the Repo; without it: no secret, no credential, no publication."""
+    pull: Mapped[int | None]
+    """The number of the pull request that it is for."""
+    from_fork: Mapped[bool] = mapped_column(default=False)
+    head_label: Mapped[str] = mapped_column(ShortText, default="")
+    """The pull request's head for people: `alice/hello:feature`."""
+    base_commit: Mapped[str | None] = mapped_column(String(64))
+    """Whose `.albatros.toml` holds when the Build itself is not trusted."""
+    needs_approval: Mapped[bool] = mapped_column(default=False)
+    """It runs only once a person who may push to the Repo has approved its commit."""
+    approved_by: Mapped[str] = mapped_column(ShortText, default="")
+    """Who did."""
     author: Mapped[str] = mapped_column(ShortText, default="")
     title: Mapped[str] = mapped_column(ShortText, default="")
     state: Mapped[BuildState] = mapped_column(enum_column(BuildState))

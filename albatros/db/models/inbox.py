@@ -11,6 +11,7 @@ from sqlalchemy import (
     LargeBinary,
     String,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -45,7 +46,18 @@ class Delivery(Base):
     """One inbound webhook (or one head found by the reconciler), kept as received."""
 
     __tablename__ = "deliveries"
-    __table_args__ = (UniqueConstraint("forge", "delivery_id"), Index(None, "received_at"))
+    __table_args__ = (
+        UniqueConstraint("forge", "delivery_id"),
+        Index(None, "received_at"),
+        Index(
+            "uq_deliveries_comment",
+            "repo_id",
+            "comment",
+            unique=True,
+            postgresql_where=text("comment IS NOT NULL"),
+            sqlite_where=text("comment IS NOT NULL"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     forge: Mapped[str] = mapped_column(ShortText)
@@ -53,6 +65,8 @@ class Delivery(Base):
     event: Mapped[str] = mapped_column(ShortText)
     body: Mapped[bytes | None] = mapped_column(LargeBinary)
     repo_id: Mapped[int | None] = mapped_column(ForeignKey("repos.id"))
+    comment: Mapped[str | None] = mapped_column(String(64))
+    """The id of the comment whose command it brought: one that is sent again is not obeyed again."""
     reason: Mapped[str] = mapped_column(LongText, default="")
     """Why it made no Build; empty when it made one."""
     received_at: Mapped[datetime]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from albatros.domain.inbound import HeadMoved, RepoInfo
+from albatros.domain.inbound import Command, CommentCommand, HeadMoved, Pull, PullAction, PullEvent, RepoInfo
 from albatros.domain.states import BuildState, Trigger
 from albatros.errors import BadInputError, ForgeError, ForgeUnavailableError, NotFoundError
 from albatros.forges import rest
-from albatros.forges.base import CommitStatus
+from albatros.forges.base import CommitStatus, Permission
 from albatros.forges.gitea import GiteaForge
 from albatros.settings import ForgeKind, ForgeSettings
 from tests.support.fake_gitea import FakeGitea, FakeRepo, fake_gitea
@@ -52,12 +53,102 @@ def test_recorded_push() -> None:
     assert inbound.moves == (HeadMoved("refs/heads/feat", None, COMMIT, Trigger.PUSH, "alba", "add b"),)
 
 
-@pytest.mark.parametrize("name", ["create", "pull_request"])
-def test_recorded_events_without_a_build(name: str) -> None:
-    inbound = FORGE.parse(*recorded(name))
-    assert inbound.event == name
+def test_recorded_create_builds_nothing() -> None:
+    inbound = FORGE.parse(*recorded("create"))
+    assert inbound.event == "create"
     assert inbound.moves == ()
     assert inbound.ignored
+
+
+PULL = Pull(
+    number=1,
+    ref="refs/pull/1/head",
+    commit=COMMIT,
+    branch="feat",
+    label="feat",
+    from_fork=False,
+    author="alba",
+    title="t",
+    base_ref="refs/heads/main",
+    base_commit="1ac6960ab0d9e50ff417086a05b8b026ec931f3f",
+)
+
+
+def test_recorded_pull_request() -> None:
+    inbound = FORGE.parse(*recorded("pull_request"))
+    assert (inbound.event, inbound.ignored, inbound.moves) == ("pull_request", "", ())
+    assert inbound.pull == PullEvent(PullAction.OPENED, "alba", PULL)
+
+
+@pytest.mark.parametrize(
+    ("said", "action"),
+    [
+        ("synchronized", PullAction.NEW_HEAD),
+        ("reopened", PullAction.REOPENED),
+        ("closed", PullAction.CLOSED),
+        ("label_updated", PullAction.LABELLED),
+    ],
+)
+def test_actions_on_a_pull_request(said: str, action: PullAction) -> None:
+    headers, body = recorded("pull_request")
+    pull = FORGE.parse(headers, with_field(body, ("action",), said)).pull
+    assert pull is not None
+    assert pull.action is action
+    other = FORGE.parse(headers, with_field(body, ("action",), "edited"))
+    assert (other.pull, other.ignored) == (None, "a pull request that was edited builds nothing")
+
+
+@pytest.mark.parametrize("repo", [None, {}, {"id": 2}, {"id": "1"}])
+def test_a_head_that_is_not_surely_the_repos_own_is_a_forks(repo: object) -> None:
+    headers, body = recorded("pull_request")
+    event = FORGE.parse(headers, with_field(body, ("pull_request", "head", "repo"), repo)).pull
+    assert event is not None
+    assert event.pull.from_fork
+
+
+def comment(body: str, **changes: object) -> bytes:
+    """A comment as Gitea 1.26 describes it (`IssueCommentPayload` in its modules/structs)."""
+    repository = json.loads(recorded("push")[1])["repository"]
+    value = {
+        "action": "created",
+        "issue": {"number": 7},
+        "comment": {"id": 12, "user": {"login": "alba"}, "body": body},
+        "sender": {"login": "alba"},
+        "is_pull": True,
+        "repository": repository,
+    }
+    return json.dumps(value | changes).encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "command", "commit"),
+    [
+        ("/rerun", Command.RERUN, ""),
+        ("  /cancel  \nplease", Command.CANCEL, ""),
+        (f"/approve {COMMIT.upper()}\r\n", Command.APPROVE, COMMIT),
+    ],
+)
+def test_commands_in_comments(text: str, command: Command, commit: str) -> None:
+    headers = recorded("push")[0] | {"x-gitea-event": "issue_comment"}
+    assert FORGE.parse(headers, comment(text)).command == CommentCommand(command, "12", "alba", 7, commit)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/approve", f"/approve {COMMIT[:12]}", "/approve HEAD", "please /rerun", "/rerun x"]
+)
+def test_other_comments_do_nothing(text: str) -> None:
+    headers = recorded("push")[0] | {"x-gitea-event": "issue_comment"}
+    inbound = FORGE.parse(headers, comment(text))
+    assert (inbound.command, bool(inbound.ignored)) == (None, True)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"action": "edited"}, {"action": "deleted"}, {"sender": {"login": "eve"}}, {"is_pull": False}]
+)
+def test_changed_comments_and_those_elsewhere_do_nothing(changes: dict[str, object]) -> None:
+    headers = recorded("push")[0] | {"x-gitea-event": "issue_comment"}
+    inbound = FORGE.parse(headers, comment(f"/approve {COMMIT}", **changes))
+    assert (inbound.command, bool(inbound.ignored)) == (None, True)
 
 
 def test_delete_event_deletes_the_head() -> None:
@@ -213,3 +304,32 @@ def test_pages_without_end(fake: FakeGitea, forge: GiteaForge) -> None:
 def test_names_are_quoted_into_paths(fake: FakeGitea, forge: GiteaForge) -> None:
     forge.head("alba", "hello", "refs/heads/a#b/c%d")
     assert fake.calls == ["GET /api/v1/repos/alba/hello/branches/a%23b/c%25d"]
+
+
+@pytest.mark.parametrize(
+    ("said", "permission"),
+    [("owner", "admin"), ("admin", "admin"), ("write", "write"), ("read", "read"), ("none", "none"), ("new", "none")],
+)
+def test_permissions_of_people(fake: FakeGitea, said: str, permission: str) -> None:
+    fake.repos["alba/hello"] = FakeRepo(people={"eve": said})
+    forge = forge_at(fake.url, fake.token)
+    assert forge.permission("alba", "hello", "eve") is Permission(permission)
+    assert forge.permission("alba", "hello", "nobody") is Permission.NONE
+    assert forge.permission("alba", "nothing", "eve") is Permission.NONE
+    forge.close()
+
+
+def test_pull_requests_out_of_the_api(fake: FakeGitea) -> None:
+    one = json.loads(recorded("pull_request")[1])["pull_request"]
+    repo = fake.repos["alba/hello"] = FakeRepo()
+    repo.pulls = {n: one | {"number": n, "state": "open" if n > 1 else "closed"} for n in range(1, 61)}
+    forge = forge_at(fake.url, fake.token)
+    assert [pull.number for pull in forge.open_pulls("alba", "hello")] == list(range(2, 61))
+    assert forge.pull("alba", "hello", 1) == replace(PULL, open=False)
+    assert forge.pull("alba", "hello", 61) is None
+    heads = [forge.head("alba", "hello", f"refs/pull/{number}/head") for number in (1, 2, 61)]
+    assert [head and head.commit for head in heads] == [None, COMMIT, None]
+    repo.pulls[2] = {"number": 2, "state": "open"}
+    with pytest.raises(ForgeError, match="cannot be read"):
+        forge.pull("alba", "hello", 2)
+    forge.close()
