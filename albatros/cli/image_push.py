@@ -94,7 +94,7 @@ def run(request: PushRequest) -> int:
         blobs = LayerMemory(memory_directory(), spool, there.find)
         progress = Progress()
         sources = [watched(source, progress) for source in request.sources]
-        image = assemble(sources, blobs, blobs, request.options)
+        image = assemble(sources, blobs, blobs, request.options, blobs)
         made = _Made(image, blobs, progress, _sboms(image, blobs, request))
         made.progress.say(f"{image.digest}: {', '.join(map(str, image.platforms))}")
         with ThreadPoolExecutor(len(request.destinations)) as pool:

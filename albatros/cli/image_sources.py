@@ -12,6 +12,7 @@ from albatros.domain.platforms import Platform, PlatformHints, from_file_name
 from albatros.errors import UsageError
 from albatros.images.base import Source
 from albatros.images.directory import is_layout, open_layout
+from albatros.images.memory import stamp
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 STANDARD_INPUT = "-"
@@ -72,7 +73,8 @@ def _file(path: Path, explicit: Platform | None, place: str, entrypoint: str) ->
     hints = PlatformHints(explicit=explicit, file_name=place)
     if _is_description(path):
         return _description(path, hints)
-    return Source(str(path), lambda: path.open("rb"), path.stat().st_size, hints, entrypoint)
+    stat = path.stat()
+    return Source(str(path), lambda: path.open("rb"), stat.st_size, hints, entrypoint, digest=stamp(stat))
 
 
 def _is_description(path: Path) -> bool:

@@ -8,7 +8,7 @@ from albatros.db import blobs
 from albatros.db.models import ReadSource
 from albatros.db.session import Database
 from albatros.db.upsert import insert
-from albatros.domain.references import Digest
+from albatros.domain.references import Blob, Digest
 
 
 class RepoSourceMemory:
@@ -27,10 +27,10 @@ class RepoSourceMemory:
             needed = {Digest(layer) for layer in row.blobs}
             return row.parts if blobs.touch(session, needed) == needed else None
 
-    def remember(self, digest: Digest, how: str, parts: str, layers: Collection[Digest]) -> None:
+    def remember(self, digest: Digest, how: str, parts: str, layers: Collection[Blob]) -> None:
         """Keep what the source was read as; two servers that read it at once agree on it."""
         values = {"repo_id": self._repo_id, "digest": digest, "how": how}
-        found = {"parts": parts, "blobs": sorted(layers)}
+        found = {"parts": parts, "blobs": sorted({layer.digest for layer in layers})}
         with self._database.write() as session:
             row = insert(session, ReadSource).values(values | found)
             session.execute(row.on_conflict_do_update(index_elements=list(values), set_=found))

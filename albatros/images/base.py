@@ -53,12 +53,12 @@ class NullLayerCache:
 
 
 class SourceMemory(Protocol):
-    """What sources were read as earlier, per Repo: saves hashing and compression of bytes that are known."""
+    """What sources were read as earlier, per Repo or user: saves hashing and compression of bytes that are known."""
 
     def recall(self, digest: Digest, how: str, /) -> str | None:
         """What was remembered, if the layers are still there."""
 
-    def remember(self, digest: Digest, how: str, parts: str, layers: Collection[Digest], /) -> None:
+    def remember(self, digest: Digest, how: str, parts: str, layers: Collection[Blob], /) -> None:
         """Remember what a source was read as, and the layers that it became."""
 
 
@@ -69,7 +69,7 @@ class NullSourceMemory:
         """Nothing is known."""
         return None
 
-    def remember(self, _digest: Digest, _how: str, _parts: str, _layers: Collection[Digest], /) -> None:
+    def remember(self, _digest: Digest, _how: str, _parts: str, _layers: Collection[Blob], /) -> None:
         """Forget it."""
 
 
@@ -79,7 +79,8 @@ class Source:
 
     `label` names it in errors (a flake attribute or a file), `size` is in bytes (None: not known beforehand, archives
     only), `entrypoint` is where a binary goes in the image, such as `/bin/hello`; `reopens`: may be read twice;
-    `digest` is that of the bytes, where they were checked against it before.
+    `digest` stands for these very bytes, where that is known without reading them: their own, checked before, or one of
+    where a file is and when it was changed.
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""Sources whose bytes were checked when they were stored, and that were read before: what they became is known.
+"""Sources whose bytes are known without reading them, and that were read before: what they became is known.
 
 Nothing is believed but what this program wrote down itself, of the same bytes, read by the same version likewise.
 """
@@ -40,7 +40,7 @@ def read_remembered(
     parts = read(source)
     written = canonical_json({"parts": [_dumped(part) for part in parts]}, _WHAT).decode()
     if len(written) <= _MOST:
-        memory.remember(source.digest, how, written, {layer.digest for layer in _layers(parts)})
+        memory.remember(source.digest, how, written, {layer.blob for layer in _layers(parts)})
     return parts
 
 

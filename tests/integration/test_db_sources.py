@@ -9,18 +9,18 @@ from albatros.db import blobs
 from albatros.db.models import Blob as BlobRow
 from albatros.db.session import Database, now
 from albatros.db.sources import RepoSourceMemory
-from albatros.domain.references import digest_of
+from albatros.domain.references import Blob, digest_of
 from tests.support.rows import add_repo
 
 SOURCE, HOW = digest_of(b"archive"), digest_of(b"how")
-LAYERS = [digest_of(b"one"), digest_of(b"two")]
+LAYERS = [Blob(digest_of(b"one"), 3), Blob(digest_of(b"two"), 3)]
 
 
 @pytest.fixture
 def repos(database: Database) -> tuple[int, int]:
     with database.write() as session:
         for layer in LAYERS:
-            blobs.record(session, None, layer, 3)
+            blobs.record(session, None, layer.digest, layer.size)
         return add_repo(session, "mine").id, add_repo(session, "other").id
 
 
@@ -43,12 +43,12 @@ def test_recalling_keeps_the_layers(database: Database, repos: tuple[int, int]) 
         session.execute(update(BlobRow).values(touched_at=long_ago))
     assert memory.recall(SOURCE, HOW) == "parts"
     with database.read() as session:
-        assert all(session.get_one(BlobRow, layer).touched_at > long_ago for layer in LAYERS)
+        assert all(session.get_one(BlobRow, layer.digest).touched_at > long_ago for layer in LAYERS)
 
 
 def test_a_source_that_lost_a_layer_is_not_known(database: Database, repos: tuple[int, int]) -> None:
     memory = RepoSourceMemory(database, repos[0])
     memory.remember(SOURCE, HOW, "parts", LAYERS)
     with database.write() as session:
-        session.execute(delete(BlobRow).where(BlobRow.digest == LAYERS[1]))
+        session.execute(delete(BlobRow).where(BlobRow.digest == LAYERS[1].digest))
     assert memory.recall(SOURCE, HOW) is None

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, cast
@@ -9,7 +10,13 @@ from typing import TypedDict, cast
 import pytest
 
 from albatros import cli
-from albatros.images import layers
+from albatros.domain.references import Digest
+from albatros.images import layers, memory
+from albatros.images.base import Source
+from albatros.images.layers import LayerWriter
+from albatros.images.readers.archive import read_archive
+from albatros.images.readers.parts import ImageParts
+from albatros.images.streams import Reader
 from albatros.registries.serve import serve_directory
 from tests.services.registry import RegistryServer
 from tests.support.archives import Archive, elf, gzipped, layer
@@ -181,6 +188,34 @@ def test_a_push_run_again_compresses_nothing_unless_a_destination_lacks_it(
     assert (again.code, again.json["digest"], made) == (0, first.json["digest"], [])
     other = image(*push, f"dir:{tmp_path / 'other'}")
     assert (other.code, other.json["digest"], len(made)) == (0, first.json["digest"], 4)
+    assert image("verify", f"dir:{tmp_path / 'other'}/hello:v1").code == 0
+
+
+def test_a_file_that_did_not_change_is_not_read_again_unless_a_destination_lacks_it(
+    image: Command, archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_SETTLED_NS", 0)
+    push = ("push", archives, "-t", "hello:v1", "--json", "--to", f"dir:{tmp_path / 'registry'}")
+    read: list[str] = []
+
+    def counted(
+        raw: Reader, source: Source, writer: LayerWriter, most: int, promised: Mapping[str, Digest]
+    ) -> list[ImageParts]:
+        read.append(source.label)
+        return read_archive(raw, source, writer, most, promised)
+
+    monkeypatch.setattr("albatros.images.assemble.read_archive", counted)
+    first = image(*push)
+    assert (first.code, len(read)) == (0, 4)
+    again = image(*push, "--sbom")
+    assert (again.code, again.json["digest"], len(read)) == (0, first.json["digest"], 4)
+    changed = archives / "linux.amd64.tar.gz"
+    changed.write_bytes(gzipped(Archive([layer(**{"bin/hello": elf("amd64", payload=b"other")})]).tar()))
+    other = image(*push)
+    assert (other.code, len(read), read[4]) == (0, 5, str(changed))
+    assert other.json["digest"] != first.json["digest"]
+    elsewhere = image(*push, f"dir:{tmp_path / 'other'}")
+    assert (elsewhere.code, elsewhere.json["digest"], len(read)) == (0, other.json["digest"], 9)
     assert image("verify", f"dir:{tmp_path / 'other'}/hello:v1").code == 0
 
 

@@ -219,7 +219,7 @@ class Memory:
     def recall(self, digest: Digest, how: str, /) -> str | None:
         return self.known.get((digest, how))
 
-    def remember(self, digest: Digest, how: str, parts: str, layers: Collection[Digest], /) -> None:
+    def remember(self, digest: Digest, how: str, parts: str, layers: Collection[Blob], /) -> None:
         self.known[digest, how] = parts
         self.layers = set(layers)
 
@@ -235,7 +235,7 @@ def test_a_source_whose_bytes_are_known_is_not_read_again(number: int) -> None:
     store, memory = MemoryStore(), Memory()
     once = checked(data)
     first = assemble([once], store, NullLayerCache(), OPTIONS, memory)
-    assert memory.layers == {layer.digest for layer in first.manifests[0].layers}
+    assert memory.layers == {layer.blob for layer in first.manifests[0].layers}
     never = replace(once, open=lambda: pytest.fail("it was read again"))
     assert assemble([never], store, NullLayerCache(), OPTIONS, memory) == first
 

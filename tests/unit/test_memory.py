@@ -1,5 +1,6 @@
 """Layers that earlier runs compressed: used only where every destination has them, and never believed."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from albatros.domain.references import Blob, Digest, digest_of
 from albatros.errors import ImageError
 from albatros.images import memory
 from albatros.images.layers import Compression, LayerWriter
-from albatros.images.memory import LayerMemory, memory_directory
+from albatros.images.memory import LayerMemory, memory_directory, stamp
 from albatros.images.spool import Spool
 from albatros.registries.base import BlobOpener
 from tests.support.stores import MemoryStore
@@ -62,7 +63,19 @@ def test_other_bytes_under_a_remembered_name_are_refused(tmp_path: Path, remote:
         write(tmp_path, remote, b"other", digest_of(TEXT))
 
 
-@pytest.mark.parametrize("text", ["", "sha256:x 5", f"{digest_of(b'')} -5", f"{digest_of(b'')}", "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "[" * 9000,
+        "\xff",
+        '{"parts": ""}',
+        '{"parts": "", "layers": {}}',
+        '{"parts": "", "layers": {"sha256:x": 5}}',
+        f'{{"parts": "", "layers": {{"{digest_of(b"")}": "many"}}}}',
+    ],
+)
 def test_a_damaged_entry_is_none(tmp_path: Path, remote: Remote, text: str) -> None:
     first, _ = write(tmp_path, remote)
     (entry,) = (tmp_path / "layers").iterdir()
@@ -84,6 +97,39 @@ def test_no_more_than_so_many_are_remembered(tmp_path: Path, remote: Remote, mon
     last, kept = write(tmp_path, remote, b"19")
     assert kept == 0
     assert last.size
+
+
+def test_what_a_file_was_read_as_counts_while_every_layer_is_there(tmp_path: Path, remote: Remote) -> None:
+    file, how = digest_of(b"file"), "read so"
+    layers = [remote.store.put([data]) for data in (b"one", b"two")]
+    with Spool() as spool:
+        blobs = LayerMemory(tmp_path / "layers", spool, remote.find)
+        assert blobs.recall(file, how) is None
+        blobs.remember(file, how, "parts", layers)
+    with Spool() as spool:
+        blobs = LayerMemory(tmp_path / "layers", spool, remote.find)
+        assert blobs.recall(file, how) == "parts"
+        assert [blobs.size(layer.digest) for layer in layers] == [3, 3]
+        assert (blobs.recall(file, "read otherwise"), blobs.recall(digest_of(b"other"), how)) == (None, None)
+    del remote.store.blobs[layers[1].digest]
+    with Spool() as spool:
+        assert LayerMemory(tmp_path / "layers", spool, remote.find).recall(file, how) is None
+
+
+def test_a_stamp_changes_with_the_file_and_not_with_its_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    assert stamp(path.stat()) is None, "it may change again and look the same"
+    monkeypatch.setattr(memory, "_SETTLED_NS", 0)
+    before = path.stat()
+    assert stamp(before) == stamp(path.stat()) is not None
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        path.write_bytes(b"two")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert stamp(path.stat()) != stamp(before), "whoever sets the time of the content back changes the other"
+    other = tmp_path / "other"
+    other.write_bytes(b"one")
+    assert stamp(other.stat()) != stamp(before)
 
 
 def test_where_it_is() -> None:
