@@ -132,6 +132,13 @@ class DatabaseUnavailableError(AlbatrosError):
     title = "Database unavailable"
 
 
+class SecretsUnreadableError(AlbatrosError):
+    """A secret in the database cannot be decrypted with the keys that are there."""
+
+    slug = "secrets-unreadable"
+    title = "Secret unreadable"
+
+
 class OverloadedError(AlbatrosError):
     """So much waits already that nothing more is taken; the same call may go through later."""
 

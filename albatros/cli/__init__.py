@@ -14,7 +14,21 @@ from albatros.errors import AlbatrosError, UsageError
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 INTERRUPTED = 130
-COMMANDS = ("serve", "demo", "image", "build", "job", "repo", "artifact", "registry", "token", "db", "gc", "doctor")
+COMMANDS = (
+    "serve",
+    "demo",
+    "image",
+    "build",
+    "job",
+    "repo",
+    "artifact",
+    "registry",
+    "secret",
+    "token",
+    "db",
+    "gc",
+    "doctor",
+)
 
 
 def parser(commands: Sequence[str] | None = None) -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, cast
@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from albatros.client.types import Artifact, Build, BuildDetail, JobDetail, Repo
+from albatros.client.types import Artifact, Build, BuildDetail, JobDetail, Repo, Secret
 from albatros.errors import (
     AlbatrosError,
     BadInputError,
@@ -107,6 +107,21 @@ class Client:
             return cast("Repo", self._call("POST", "/api/v1/repos", {"url": repo}))
         forge, owner, name = _split(repo)
         return cast("Repo", self._call("POST", "/api/v1/repos", {"forge": forge, "owner": owner, "name": name}))
+
+    def secrets(self, *, place: str = "", limit: int = PAGE) -> list[Secret]:
+        """Secrets without their values, the newest first: at most `limit`, of one place or of all."""
+        return cast("list[Secret]", self._pages("/api/v1/secrets", {"place": place}, limit))
+
+    def set_secret(self, place: str, name: str, value: str, refs: Sequence[str] = ()) -> Secret:
+        """Keep an access token for the host `name`, for Builds of `refs`; `place` says whose it is."""
+        body = {"place": place, "name": name, "value": value, "refs": list(refs)}
+        return cast("Secret", self._call("PUT", "/api/v1/secrets", body))
+
+    def remove_secret(self, place: str, name: str) -> None:
+        """Remove a secret."""
+        with self._reachable():
+            answer = self._http.delete("/api/v1/secrets", params={"place": place, "name": name})
+        _raise_for(answer)
 
     def artifacts(self, *, build: int | None = None, job: int | None = None, limit: int = PAGE) -> list[Artifact]:
         """The newest artifacts: at most `limit`."""

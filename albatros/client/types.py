@@ -172,3 +172,13 @@ class BuildDetail(Build):
     artifacts: list[Artifact]
     statuses: list[Status]
     truncated: bool
+
+
+class Secret(TypedDict):
+    """A secret without its value."""
+
+    place: str
+    name: str
+    refs: list[str]
+    created_at: str
+    updated_at: str

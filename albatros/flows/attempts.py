@@ -14,6 +14,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from albatros.db import blobs, queue
+from albatros.db.keyring import Keyring
 from albatros.db.models import Attempt, Job
 from albatros.db.session import Database, now
 from albatros.db.signals import Signals, Topic
@@ -30,10 +31,12 @@ from albatros.errors import (
     ForgeUnavailableError,
     GoneError,
     NotFoundError,
+    SecretsUnreadableError,
     UnauthorizedError,
 )
 from albatros.flows import settle
 from albatros.flows.dispatch import token_hash
+from albatros.flows.secrets import access_tokens
 from albatros.forges.base import Forge
 from albatros.settings import ForgeSettings, LimitSettings, Settings
 from albatros.store.base import BlobStore
@@ -76,10 +79,11 @@ def claim(
         attempt.lease_until = now() + timedelta(seconds=settings.limits.lease_seconds)
         job = attempt.job
     try:
-        return _order(settings, forges, attempt, job)
+        tokens = access_tokens(database, Keyring(settings.secrets_key), job.build)
+        return _order(settings, forges, attempt, job, tokens)
     except ForgeUnavailableError:
         raise
-    except (ForgeError, NotFoundError) as error:
+    except (ForgeError, NotFoundError, SecretsUnreadableError) as error:
         settle.close_attempt(
             database, signals, settings.limits, attempt.id, AttemptState.FAILED, Reason.DRIVER, error.detail
         )
@@ -223,7 +227,9 @@ def unwanted(database: Database, executor_name: str) -> set[str]:
         return set(session.scalars(mine.where(Attempt.stop.is_not(None))))
 
 
-def _order(settings: Settings, forges: Mapping[str, Forge], attempt: Attempt, job: Job) -> dict[str, object]:
+def _order(
+    settings: Settings, forges: Mapping[str, Forge], attempt: Attempt, job: Job, tokens: Mapping[str, str]
+) -> dict[str, object]:
     build, executor, limits = job.build, settings.executor, settings.limits
     repo = build.repo
     forge = forges.get(repo.forge)
@@ -249,7 +255,7 @@ def _order(settings: Settings, forges: Mapping[str, Forge], attempt: Attempt, jo
             "submodules": forge_settings.submodules,
             "lfs": forge_settings.lfs,
         },
-        "access_tokens": _flake_tokens(forge_settings, trusted=build.trusted),
+        "access_tokens": {**_flake_tokens(forge_settings, trusted=build.trusted), **tokens},
         "nix": {
             "sandbox": executor.sandbox,
             "sandbox_paths": list(executor.sandbox_paths),

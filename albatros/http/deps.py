@@ -180,13 +180,18 @@ def writer(caller: AnyCaller) -> Caller:
 def admin(caller: AnyCaller) -> Caller:
     """A caller who is admin of the whole server. Raises UnauthorizedError or ForbiddenError.
 
-    An admin of one Repo is a WriteCaller who finds it with `caller.repo(…, Scope.ADMIN)`.
+    An admin of one Repo is an AdminSomewhere who finds it with `caller.repo(…, Scope.ADMIN)`.
     """
     if not _with_scope(caller, Scope.ADMIN).who.everywhere:
         raise ForbiddenError(
             f"{caller.who.name!r} is not admin of this server: name them in [[operators]] of its configuration"
         )
     return caller
+
+
+def admin_somewhere(caller: AnyCaller) -> Caller:
+    """A caller of scope admin; finding a row asks whether it holds there. Raises UnauthorizedError, ForbiddenError."""
+    return _with_scope(caller, Scope.ADMIN)
 
 
 def _with_scope(caller: Caller, needed: Scope) -> Caller:
@@ -200,4 +205,5 @@ def _with_scope(caller: Caller, needed: Scope) -> Caller:
 
 Reader = Annotated[Caller, Depends(reader)]
 WriteCaller = Annotated[Caller, Depends(writer)]
+AdminSomewhere = Annotated[Caller, Depends(admin_somewhere)]
 AdminCaller = Annotated[Caller, Depends(admin)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Generic, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, PublicationState, Reason, Trigger
 
@@ -243,6 +243,27 @@ class AddRepoIn(_In):
         if bool(self.url) == any(named) or (any(named) and not all(named)):
             raise ValueError("give either forge, owner and name, or url")
         return self
+
+
+class SecretIn(_In):
+    """A secret to keep. Its value is told to nobody but the Jobs that may have it."""
+
+    place: str = Field(max_length=400, description="whose it is: FORGE/OWNER/REPO, FORGE/OWNER or server")
+    name: str = Field(max_length=300, description="the host that it is a token for, such as github.com")
+    value: SecretStr = Field(max_length=4096, description="the token as the host gave it; GitLab's begin with PAT:")
+    refs: list[Annotated[str, Field(max_length=1024)]] = Field(
+        [], max_length=20, description="globs of refs whose builds are given it; empty: all"
+    )
+
+
+class SecretOut(_Out):
+    """A secret without its value."""
+
+    place: str
+    name: str
+    refs: list[str]
+    created_at: Time
+    updated_at: Time
 
 
 class Health(_Out):

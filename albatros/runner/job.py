@@ -1,7 +1,7 @@
 """Runs one Job from clone to result. Imported only after the first line of log was sent, to have that line soon."""
 
 from albatros.runner.build import build
-from albatros.runner.evaluate import evaluate
+from albatros.runner.evaluate import Attribute, evaluate
 from albatros.runner.failure import JobFailedError, Reason
 from albatros.runner.nix import Nix
 from albatros.runner.outputs import send_outputs
@@ -24,11 +24,11 @@ def run_job(work: Work) -> dict[str, object]:
     try:
         _run(work, result)
     except JobFailedError as error:
-        result |= {"outcome": "failed", "reason": str(error.reason), "message": error.message}
+        result |= {"outcome": "failed", "reason": str(error.reason), "message": work.log.mask(error.message)}
         work.log.line(f"failed ({error.reason}): {error.message}")
     except OSError as error:
         reason = Reason.DISK_FULL if error.errno == 28 else Reason.DRIVER
-        message = f"The runner could not go on: {error}."
+        message = work.log.mask(f"The runner could not go on: {error}.")
         result |= {"outcome": "failed", "reason": str(reason), "message": message}
         work.log.line(f"failed ({reason}): {message}")
     return result
@@ -43,7 +43,7 @@ def _run(work: Work, result: dict[str, object]) -> None:
     if order is None:
         config = clone.git.file(".albatros.toml", CONFIG_LIMIT)
         attributes = evaluate(work, nix, clone)
-        documents = [attribute.document() for attribute in attributes]
+        documents = [_masked(work, attribute).document() for attribute in attributes]
         result["evaluation"] = {"config": config, "commit_time": clone.commit_time, "attributes": documents}
         failed = sum(attribute.drv_path is None for attribute in attributes)
         work.log.line(f"evaluated {len(attributes)} attributes, {failed} of them failed")
@@ -52,3 +52,8 @@ def _run(work: Work, result: dict[str, object]) -> None:
     outputs = build(work, nix, clone, order)
     result["outputs"] = send_outputs(work, nix, order, outputs)
     work.log.line(f"built {order.attribute}: {', '.join(outputs.values())}")
+
+
+def _masked(work: Work, attribute: Attribute) -> Attribute:
+    """An attribute whose error, which may be anything that Nix or git said, holds no secret."""
+    return attribute if attribute.error is None else attribute._replace(error=work.log.mask(attribute.error))

@@ -11,6 +11,7 @@ import time
 from collections import deque
 
 from albatros.runner.failure import JobFailedError, LeaseLostError
+from albatros.runner.masking import Masker
 from albatros.runner.protocol import Server
 
 PIECE_BYTES = 64 << 10
@@ -29,7 +30,7 @@ class LogStream:
         """
         self._server = server
         self._file = os.open(spool, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        self._secrets = [secret.encode() for secret in secrets if len(secret) >= 6]
+        self._masker = Masker(secrets)
         self._changed = threading.Condition()
         self._head_left = max(limit // 2, 1)
         self._tail: deque[bytes] = deque()
@@ -51,17 +52,20 @@ class LogStream:
     def line(self, text: str) -> None:
         """Add one line."""
         data = text.encode("utf-8", "replace").replace(b"\r", b"").replace(b"\n", b"\n    ")
-        for secret in self._secrets:
-            data = data.replace(secret, b"***")
         with self._changed:
             if not self._closed:
-                self._keep(data + b"\n")
+                self._keep(self._masker.feed(data + b"\n"))
                 self._changed.notify_all()
+
+    def mask(self, text: str) -> str:
+        """A text that goes to the server by another way than the log, without its secrets."""
+        return self._masker.whole(text)
 
     def close(self) -> tuple[int, int]:
         """Send what is left and end; how many pieces and bytes the log has. Raises LeaseLostError."""
         with self._changed:
             if not self._closed:
+                self._keep(self._masker.flush())
                 self._flush_tail()
                 self._closed = True
                 self._changed.notify_all()

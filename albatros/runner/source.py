@@ -196,12 +196,14 @@ def _configuration(work: Work, path: str) -> str:
     lines += ["[maintenance]", "\tauto = false", "[advice]", "\tdetachedHead = false", "[safe]"]
     lines += [f"\tdirectory = {_quoted(item)}" for item in safe]
     lines += ["[http]", "\tlowSpeedLimit = 1000", "\tlowSpeedTime = 60"]
+    clone_host = parts.netloc.rpartition("@")[2]
     if repo.password is not None and parts.scheme in {"http", "https"}:
-        secret = work.write("credential", f"username={repo.username or 'git'}\npassword={repo.password}\n")
-        helper = f'!f() {{ test "$1" = get && cat {shlex.quote(secret)}; }}; f'
         # Named by host: neither a redirect nor a submodule elsewhere is given the credential.
-        host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        lines += [f"[credential {_quoted(host)}]", f"\thelper = {_quoted(helper)}"]
+        lines += _credential(work, f"{parts.scheme}://{clone_host}", repo.username or "git", repo.password)
+    for host, token in sorted(work.order.access_tokens.items()):
+        if host != clone_host:
+            # Nix's own name for the kind of token, which GitLab's have, is no part of it.
+            lines += _credential(work, f"https://{host}", "oauth2", token.removeprefix("PAT:").removeprefix("OAuth2:"))
     if repo.lfs:
         lines += [
             '[filter "lfs"]',
@@ -210,6 +212,14 @@ def _configuration(work: Work, path: str) -> str:
             "\trequired = true",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _credential(work: Work, url: str, username: str, password: str) -> list[str]:
+    """Have git take a password out of a file that nobody else can read, for this URL's host alone."""
+    name = f"credential-{quote(url, '')}"
+    secret = work.write(name, f"username={username}\npassword={password}\n")
+    helper = f'!f() {{ test "$1" = get && cat {shlex.quote(secret)}; }}; f'
+    return [f"[credential {_quoted(url)}]", f"\thelper = {_quoted(helper)}"]
 
 
 def _quoted(text: str) -> str:

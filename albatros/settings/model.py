@@ -211,6 +211,11 @@ class Settings(_Section):
         """The blob store's URL in force."""
         return self.store.url or f"dir:{self.server.data / 'blobs'}"
 
+    @property
+    def secrets_key(self) -> Path:
+        """The key file of secrets in the database."""
+        return self.server.data / "keys" / "secrets.key"
+
     def secrets(self) -> list[str]:
         """Every secret value, for masking in logs."""
         found: list[SecretStr] = []

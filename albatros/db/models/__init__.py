@@ -15,7 +15,7 @@ from albatros.db.models.images import (
     TagHead,
 )
 from albatros.db.models.inbox import Delivery, RefHead, Repo
-from albatros.db.models.server import Counter, Event, Person, StatusReport, Token
+from albatros.db.models.server import Counter, Event, Person, Secret, StatusReport, Token
 
 __all__ = [
     "Artifact",
@@ -39,6 +39,7 @@ __all__ = [
     "RefHead",
     "Repo",
     "RepoBlob",
+    "Secret",
     "StatusReport",
     "TagHead",
     "Token",

@@ -1,4 +1,4 @@
-"""What the server tells and counts: commit statuses, events, people, API tokens, counters."""
+"""What the server tells and counts: commit statuses, events, people, API tokens, secrets, counters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     Index,
+    LargeBinary,
     String,
     UniqueConstraint,
     text,
@@ -112,6 +113,26 @@ class Token(Base):
     last_used_at: Mapped[datetime | None]
 
     person: Mapped[Person | None] = relationship(lazy="joined")
+
+
+class Secret(Base):
+    """A value that Builds of a repo, an owner or the whole server may be given, encrypted by `db/keyring.py`."""
+
+    __tablename__ = "secrets"
+    __table_args__ = (UniqueConstraint("forge", "owner", "repo", "name"), Index(None, "key_id"))
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    forge: Mapped[str] = mapped_column(ShortText)
+    """With `owner` and `repo`: whose it is. Empty ones mean all of them, and no row of a repo need be there yet."""
+    owner: Mapped[str] = mapped_column(ShortText)
+    repo: Mapped[str] = mapped_column(ShortText)
+    name: Mapped[str] = mapped_column(ShortText)
+    refs: Mapped[list[str]] = mapped_column(JSON)
+    """Globs of refs whose Builds are given it; empty: all."""
+    key_id: Mapped[str] = mapped_column(String(16))
+    sealed: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
 
 
 class Counter(Base):

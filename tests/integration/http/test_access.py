@@ -88,6 +88,9 @@ ROUTES = {
     "GET /api/v1/artifacts/{id}/content": Needs.SEE,
     "HEAD /api/v1/artifacts/{id}/content": Needs.SEE,
     "GET /api/v1/deliveries": Needs.OPERATOR,
+    "GET /api/v1/secrets": Needs.ADMIN,
+    "PUT /api/v1/secrets": Needs.ADMIN,
+    "DELETE /api/v1/secrets": Needs.ADMIN,
 }
 """Every route with what it needs: one that is missing here fails a test."""
 OTHERWISE_KNOWN = ("/webhooks/", "/runner/")
@@ -190,7 +193,10 @@ def call(client: httpx.Client, api: Api, route: str) -> tuple[int, str]:
     method, _, path = route.partition(" ")
     where = target(api, path)
     body: dict[str, object] = {}
-    if method == "POST" and path.startswith("/api/"):
+    if path == "/api/v1/secrets":
+        secret = {"place": "home/alba/keys", "name": "github.com"}
+        body = {"json": {**secret, "value": "a-token"}} if method == "PUT" else {"params": secret}
+    elif method == "POST" and path.startswith("/api/"):
         body["json"] = {"ref": "main"} if path.endswith("/builds") else {"forge": "home", "owner": "a", "name": "b"}
     elif method == "POST":
         page = client.get(f"/builds/{api.seeded.published}").text
@@ -211,10 +217,12 @@ def expected(actor: Actor, route: str, needed: Needs, *, by_token: bool) -> set[
         return {401}
     if not by_token and changes and needed is not Needs.FORM:
         return {401}  # a cookie alone changes nothing
+    if needed is Needs.ADMIN and not by_token:
+        return {401} if actor.anonymous else {403}  # a cookie alone is no more than a reader's
     if needed is Needs.OPERATOR:
         return {200, 201, 404} if actor.operator and by_token else {403}
     if actor.may(needed):
-        return {200, 201, 303, 404, 409}
+        return {200, 201, 204, 303, 404, 409}
     return {403} if actor.may(Needs.SEE) else {404}
 
 

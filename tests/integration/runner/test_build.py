@@ -1,5 +1,6 @@
 """The real runner builds real derivations in Nix's sandbox and uploads what they made."""
 
+import base64
 import gzip
 import io
 import json
@@ -180,7 +181,7 @@ def test_outputs_over_the_limit_are_refused(mixed: Case) -> None:
     assert "more than 3 bytes" in str(result["message"])
 
 
-def scripted(tmp_path: Path, script: str, **limits: int) -> RunnerServer:
+def scripted(tmp_path: Path, script: str, tokens: dict[str, str] | None = None, **limits: int) -> RunnerServer:
     """Build a derivation with this shell script."""
     flake = f"""{{ outputs = {{ self }}: {{ packages.x86_64-linux.it = derivation {{
       name = "it"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" ''PATH=/usr/bin:/bin; {script}'' ];
@@ -189,6 +190,7 @@ def scripted(tmp_path: Path, script: str, **limits: int) -> RunnerServer:
     found = attributes_of(run_order(tmp_path / "home", evaluation_order(tmp_path / "repo", commit)))
     drv_path = cast("str", found["packages.x86_64-linux.it"]["drv_path"])
     order = build_order(tmp_path / "repo", commit, "packages.x86_64-linux.it", drv_path, (), **limits)
+    order["access_tokens"] = tokens or {}
     return run_order(tmp_path / "home", order)
 
 
@@ -216,6 +218,18 @@ def test_a_long_log_keeps_its_head_and_its_tail(tmp_path: Path) -> None:
     assert "the first line\nline 1 of many\n" in server.log
     assert "the last line\n" in server.log
     assert "bytes of log were left out here" in server.log
+
+
+def test_a_token_of_the_order_is_in_no_log_and_no_message(tmp_path: Path) -> None:
+    token = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
+    script = f"echo it is {token}; echo {token} | fold -w 11; echo x{token} | base64 -w 20; echo last {token}; exit 1"
+    server = scripted(tmp_path, script, {"git.example.org": token})
+    result = result_of(server)
+    seen = server.log + str(result["message"])
+    assert "it is ***\n" in server.log
+    assert "last ***" in str(result["message"])
+    for hidden in (token, token[:11], token[11:22], base64.b64encode(f"x{token}".encode()).decode()[20:40]):
+        assert hidden not in seen.replace("\n", "").replace(" ", "")
 
 
 def test_a_full_disk_has_its_own_reason(tmp_path: Path) -> None:

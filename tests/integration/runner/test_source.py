@@ -12,6 +12,12 @@ from typing import cast
 
 import pytest
 
+from albatros.runner.children import Children
+from albatros.runner.logstream import LogStream
+from albatros.runner.order import parse_order
+from albatros.runner.protocol import Server
+from albatros.runner.source import Git
+from albatros.runner.work import Work
 from tests.support.runner import (
     attributes_of,
     commit_all,
@@ -107,9 +113,9 @@ def test_a_private_repo_is_cloned_with_its_password_and_the_log_does_not_show_it
     assert attributes_of(server)
     assert PASSWORD not in server.log + str(server.result)
     for path in (tmp_path / "home").rglob("*"):
-        if path.is_file() and not path.is_symlink() and path.name != "credential":
+        if path.is_file() and not path.is_symlink() and not path.name.startswith("credential-"):
             assert PASSWORD.encode() not in path.read_bytes(), path
-    (credential,) = (tmp_path / "home").glob("work-*/credential")
+    (credential,) = (tmp_path / "home").glob("work-*/credential-*")
     assert credential.stat().st_mode & 0o777 == 0o600
 
 
@@ -220,3 +226,27 @@ def derivation(tmp_path: Path, attribute: dict[str, object], home: str = "home")
     """The bytes of an attribute's .drv file."""
     assert attribute["drv_path"] is not None, attribute
     return Path(f"{tmp_path}/{home}/nix-root{attribute['drv_path']}").read_bytes()
+
+
+def test_a_token_of_another_host_is_given_to_that_host_alone(tmp_path: Path) -> None:
+    order = evaluation_order(tmp_path, "c" * 40)
+    order["access_tokens"] = {"git.example.org": "PAT:token-of-git", "other.example.org:3000": "token-of-other"}
+    work = Work(parse_order(order), str(tmp_path), *cast("tuple[LogStream, Children, Server]", (None,) * 3), "")
+    config = Git(work).environment["GIT_CONFIG_GLOBAL"]
+    assert "token-of" not in Path(config).read_text()
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("credential-*")} == {0o600}
+    assert filled(config, "https", "git.example.org") == "token-of-git"
+    assert filled(config, "https", "other.example.org:3000") == "token-of-other"
+    assert filled(config, "http", "git.example.org") == ""
+    assert filled(config, "https", "other.example.org") == ""
+    assert filled(config, "https", "evil.git.example.org") == ""
+
+
+def filled(config: str, protocol: str, host: str) -> str:
+    """The password that git finds for a host."""
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": config, "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"}
+    asked = f"protocol={protocol}\nhost={host}\n\n"
+    done = subprocess.run(
+        ["git", "credential", "fill"], env=environment, input=asked, capture_output=True, text=True, check=False
+    )
+    return dict(line.split("=", 1) for line in done.stdout.splitlines()).get("password", "")

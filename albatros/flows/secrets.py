@@ -1,0 +1,54 @@
+"""Secrets: which of them a Build is given, and the rotation of the key that keeps them."""
+
+from __future__ import annotations
+
+from albatros.db import secrets
+from albatros.db.keyring import Keyring
+from albatros.db.models import Build
+from albatros.db.session import Database
+from albatros.domain.secrets import Place, may_have
+
+BATCH = 100
+
+
+def access_tokens(database: Database, keyring: Keyring, build: Build) -> dict[str, str]:
+    """The tokens by host that a Build may have, the repo's own before its owner's and the server's.
+
+    Raises SecretsUnreadableError.
+    """
+    if not build.trusted:
+        return {}
+    repo = Place(build.repo.forge, build.repo.owner, build.repo.name)
+    with database.read() as session:
+        rows = secrets.around(session, repo)
+    allowed = [row for row in rows if may_have(row.refs, build.ref, trusted=build.trusted)]
+    nearest = {row.name: row for place in repo.around() for row in allowed if secrets.place_of(row) == place}
+    return {name: secrets.open_value(keyring, row) for name, row in nearest.items()}
+
+
+def rotate(database: Database, keyring: Keyring) -> int:
+    """Encrypt every secret with a new key; returns how many were encrypted again.
+
+    A rotation that was killed is finished with the key that it made: every row opens at each moment of it. Raises
+    SecretsUnreadableError for a row whose key is gone; those before it are done.
+    """
+    current = keyring.current()
+    with keyring.locked():
+        with database.read() as session:
+            unfinished = secrets.under_old_keys(session, current, 1)
+        if not unfinished:
+            keyring.add()
+        total = 0
+        while count := _encrypt_some(database, keyring):
+            total += count
+        keyring.forget()
+    return total
+
+
+def _encrypt_some(database: Database, keyring: Keyring) -> int:
+    """One bounded transaction of a rotation."""
+    with database.write() as session:
+        rows = secrets.under_old_keys(session, keyring.current(), BATCH)
+        for row in rows:
+            secrets.seal_again(keyring, row)
+    return len(rows)
