@@ -1,6 +1,7 @@
-"""Signatures and other proofs at registries with the referrers API, without it, and in a directory."""
+"""Signatures and other proofs at registries with the referrers API, without it, in a directory and in a bucket."""
 
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +17,10 @@ from albatros.images.publish import publish
 from albatros.images.referrers import list_referrers, make_artifact, subjects
 from albatros.images.signing import Claims, identity, sign_image
 from albatros.images.trust import Expected, check_signature
-from albatros.registries.base import Registry
+from albatros.registries.base import Credentials, Registry
 from albatros.registries.opening import open_registry
+from tests.services.garage import BUCKET, GarageServer
+from tests.services.gitea_server import ADMIN, GiteaServer
 from tests.services.registry import RegistryServer
 from tests.support.images import make_image
 from tests.support.memory_registry import MemoryRegistry
@@ -27,16 +30,22 @@ NAME = "alba/hello"
 ONE, OTHER = "a" * 40, "b" * 40
 
 
-@pytest.fixture(params=["dir", "docker-registry", "fake"])
+@pytest.fixture(params=["dir", "garage", "docker-registry", "gitea", "fake"])
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
     if request.param == "fake":
         yield MemoryRegistry()
         return
-    url = f"dir:{tmp_path / 'registry'}"
+    url, login = f"dir:{tmp_path / 'registry'}", None
     if request.param == "docker-registry":
         server: RegistryServer = request.getfixturevalue("registry_server")
         url = f"{server.url}/prefix"
-    found = open_registry(RegistryUrl.parse(url))
+    elif request.param == "gitea":
+        gitea: GiteaServer = request.getfixturevalue("gitea")
+        url, login = f"docker://{gitea.host}/{ADMIN}/{uuid.uuid4()}", Credentials(ADMIN, gitea.token, "the fixture")
+    elif request.param == "garage":
+        garage: GarageServer = request.getfixturevalue("garage")
+        url, login = garage.url_of(f"{BUCKET}/{uuid.uuid4()}"), garage.credentials
+    found = open_registry(RegistryUrl.parse(url), login)
     yield found
     found.close()
 

@@ -22,16 +22,23 @@ http {{
 @contextmanager
 def serve_nginx(home: Path, account: Account, site: str, replacing: Mapping[str, str]) -> Iterator[str]:
     """Serve `deploy/SITE` with other words in it, all of which must occur; gives `HOST:PORT`."""
-    require("nginx")
     port = free_port()
     text = (ROOT / "deploy" / site).read_text()
     for old, new in {**replacing, "listen 80;": f"listen 127.0.0.1:{port};"}.items():
         assert old in text, f"deploy/{site} has no {old}"
         text = text.replace(old, new)
-    (home / "site.conf").write_text(text)
+    with run_nginx(home, account, text, port):
+        yield f"127.0.0.1:{port}"
+
+
+@contextmanager
+def run_nginx(home: Path, account: Account, site: str, port: int) -> Iterator[None]:
+    """nginx with the text of a site that listens on this port of loopback."""
+    require("nginx")
+    (home / "site.conf").write_text(site)
     config = home / "nginx.conf"
     config.write_text(_CONFIG.format(home=home))
     hand_over(config, account)
     command = [find("nginx"), "-e", "stderr", "-c", str(config)]
     with running(command, log=home / "log", ready=answers(f"http://127.0.0.1:{port}/v2/"), account=account):
-        yield f"127.0.0.1:{port}"
+        yield
