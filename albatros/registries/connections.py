@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import io
 import select
 import ssl
 import threading
@@ -25,6 +26,26 @@ _EXCHANGE_SECONDS = 120.0
 
 class BrokenConnectionError(Exception):
     """A connection could not be made, or broke off; a later try may do better."""
+
+
+class _Lines(io.BufferedReader):
+    """Remembers the last line that was read as one."""
+
+    last = b""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        self.last = super().readline(size)
+        return self.last
+
+
+class _WholeHead(http.client.HTTPResponse):
+    """http.client takes the end of a connection for the end of the headers, and those that are missing for not sent."""
+
+    def begin(self) -> None:
+        self.fp = lines = _Lines(self.fp.detach())
+        super().begin()
+        if lines.last not in (b"\r\n", b"\n"):
+            raise http.client.IncompleteRead(lines.last)
 
 
 class Response:
@@ -111,6 +132,7 @@ class Connections:
             raise RegistryError(f"{target.netloc!r} is no host and port") from error
         try:
             connection = self._connection(target.scheme, host, port)
+            connection.response_class = _WholeHead
             connection.connect()
         except ssl.SSLCertVerificationError as error:
             raise RegistryError(

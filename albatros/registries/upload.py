@@ -1,7 +1,8 @@
 """One blob on its way into one name of an OCI registry (distribution spec 1.1, "Pushing blobs").
 
 In one piece first; in chunks where that is refused. What broke off goes on where the registry says that it is, unless
-that cannot be: some tell a stale Range (aws/containers-roadmap#2831), so no more than was sent is ever believed.
+that cannot be: some tell a stale Range (aws/containers-roadmap#2831), so no more than was sent is ever believed, and
+docker-registry 2.8 knows no session any more after what came over a connection that broke.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from albatros.errors import RegistryError, RegistryUnavailableError, StoreError
 from albatros.registries.base import Credentials
 from albatros.registries.oci import OciRegistry
 from albatros.registries.retry import RetryPolicy
-from tests.support.faulty_registry import CUT_AFTER, CUT_HALFWAY, Fault, FaultyRegistry, faulty_registry
+from tests.support.faulty_registry import CUT, CUT_AFTER, CUT_HALFWAY, Fault, FaultyRegistry, faulty_registry
 
 NAME = "alba/hello"
 DATA = bytes(range(256)) * (40 << 10)
@@ -175,6 +175,14 @@ def test_a_token_may_end_at_any_request_of_an_upload(server: FaultyRegistry, mem
     assert put(member)
     assert server.blobs == {BLOB.digest: DATA}
     assert server.count("PATCH") >= 3
+
+
+@pytest.mark.parametrize("action", [429, 503, CUT, CUT_AFTER])
+def test_a_token_endpoint_is_tried_again(server: FaultyRegistry, member: OciRegistry, action: int | str) -> None:
+    server.faults = [Fault("GET", "^/token", action, times=2)]
+    assert put(member)
+    assert server.blobs == {BLOB.digest: DATA}
+    assert server.faults[0].times == 0
 
 
 def test_an_identity_token_is_exchanged_by_post(server: FaultyRegistry) -> None:
