@@ -1,7 +1,8 @@
 """What a server says about the images it publishes: bills of materials, provenance, signatures."""
 
 import json
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,22 +13,30 @@ from sqlalchemy import select
 
 from albatros.db.models import Image, ImageProof
 from albatros.db.session import Database, now
-from albatros.domain.references import Digest, parse_digest
+from albatros.domain.references import Digest, RegistryUrl, parse_digest
+from albatros.domain.referrers import fallback_tag
 from albatros.domain.states import BuildState
 from albatros.errors import ConfigError, ImageError
 from albatros.flows.collect import collect
 from albatros.flows.proofs import signing_key
 from albatros.images.bundle import BUNDLE, STATEMENT, open_bundle
 from albatros.images.keys import SigningKey
-from albatros.images.referrers import list_referrers, read_artifact, read_only_layer
+from albatros.images.referrers import list_referrers, read_artifact, read_only_layer, subjects
 from albatros.images.sbom import SBOM
 from albatros.images.trust import Expected, check_signature
+from albatros.images.verify import read_published
+from albatros.registries.base import Registry
+from albatros.registries.opening import open_registry
 from albatros.settings import RetentionSettings, SigningSettings
-from tests.support.flows import World, drv, settings_of
+from tests.services.registry import RegistryServer
+from tests.support.archives import Archive, layer
+from tests.support.flows import World, drv, output_of, package, settings_of
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.pushing import built, digest_of_build
+from tests.tools import needs
 
 NAME = "hello"
+HELLO, MUSL = f"/nix/store/{'0' * 32}-hello", f"/nix/store/{'1' * 32}-musl-1.2.5"
 FULL = f"memory.example.org/{NAME}"
 HUB = {"name": "hub", "url": "docker://hub.example.org", "names": ["{repo}"]}
 
@@ -88,6 +97,75 @@ def test_without_a_key_there_are_bare_statements(database: Database, tmp_path: P
     assert kinds(registry, digest) == sorted([SBOM, STATEMENT])
     manifest = json.loads(registry.manifests[NAME, digest].data)["manifests"][0]["digest"]
     assert kinds(registry, manifest) == sorted([SBOM, STATEMENT])
+
+
+@pytest.mark.parametrize(
+    ("closure", "files", "expected"),
+    [
+        ([HELLO, MUSL], {"nix/store/x": b""}, [("musl", "1.2.5")]),
+        ([HELLO], {"nix/store/0123456789abcdfghijklmnpqrsvwxyz-zlib-1.3/lib": b""}, [("zlib", "1.3")]),
+        ([HELLO], {"bin/hello": b"no build information"}, [("hello", "")]),
+    ],
+    ids=["closure", "layers", "nothing but itself"],
+)
+def test_components_come_from_the_closure_else_from_the_layers(
+    database: Database,
+    tmp_path: Path,
+    closure: Sequence[str],
+    files: Mapping[str, bytes],
+    expected: Sequence[tuple[str, str]],
+) -> None:
+    world = world_of(database, tmp_path, sbom=True)
+    build = world.build()
+    world.evaluate([package("docker")])
+    (runner,) = world.dispatch()
+    runner.claim()
+    data = Archive([layer(**files)], {"architecture": "amd64", "os": "linux"}).tar()
+    file = {"path": "", "kind": "file", "digest": runner.upload(data).digest, "size": len(data), "executable": False}
+    paths = [{"path": path, "nar_hash": f"sha256:{'0' * 64}", "nar_size": 1} for path in closure]
+    runner.report(outputs=[output_of([file]) | {"closure": paths}])
+    world.finish()
+    registry, digest = world.registries["hub"], parse_digest(digest_of_build(world, build))
+    image = read_published(registry, NAME, digest)
+    for subject in subjects(image):
+        (sbom,) = list_referrers(registry, NAME, subject.digest)
+        document = json.loads(read_only_layer(read_artifact(registry, NAME, subject.digest, sbom)))
+        assert [(part["name"], part.get("version", "")) for part in document["components"]] == expected
+
+
+@pytest.fixture
+def distribution(registry_server: RegistryServer) -> Iterator[Registry]:
+    registry = open_registry(RegistryUrl.parse(f"{registry_server.url}/{uuid.uuid4()}"))
+    yield registry
+    registry.close()
+
+
+@needs("docker-registry")
+def test_a_registry_without_the_referrers_api_lists_every_proof_by_tag(
+    database: Database, tmp_path: Path, distribution: Registry
+) -> None:
+    pem = new_pem()
+    settings = settings_of(tmp_path, registries=[HUB], signing={"key": pem, "sbom": True, "provenance": True})
+    registry = distribution
+    world = World(database, settings, registries={"hub": registry})
+    build = built(world)
+    world.finish()
+    assert world.state(build) is BuildState.SUCCEEDED, world.of(build).message
+    image = read_published(registry, NAME, "latest")
+    key = SigningKey.parse(pem.encode(), "", "key").public
+    for subject in subjects(image):
+        assert registry.get_referrers(NAME, subject.digest) is None, "it has no such API"
+        assert fallback_tag(subject.digest) in registry.list_tags(NAME)
+        listed = list_referrers(registry, NAME, subject.digest)
+        assert sorted(referrer.artifact_type for referrer in listed) == sorted([SBOM, BUNDLE, BUNDLE])
+        said = [
+            json.dumps(open_bundle(read_only_layer(read_artifact(registry, NAME, subject.digest, referrer)), key))
+            for referrer in listed
+            if referrer.artifact_type == BUNDLE
+        ]
+        (provenance,) = [text for text in said if "https://slsa.dev/provenance/v1" in text]
+        for fact in (drv("docker"), world.of(build).commit, world.of(build).repo.full_name, "gitCommit"):
+            assert fact in provenance
 
 
 def test_the_collector_keeps_what_is_to_be_published(database: Database, tmp_path: Path) -> None:
