@@ -124,6 +124,8 @@ def _sboms(image: Image, blobs: BlobSource, request: PushRequest) -> Sequence[Pr
 
     most = request.options.max_size
     components = {manifest.platform: from_layers(blobs, manifest, most) for manifest in image.manifests}
+    for platform in (platform for platform, found in components.items() if not found):
+        note(f"{platform}: no bill of materials: its layers have no Nix store paths and no Go build information")
     return make_sboms(image, next(iter(request.tags)), created_of(image), components)
 
 

@@ -46,6 +46,7 @@ _ALLOWED_VARIANTS = {
     "amd64": frozenset({"v1", "v2", "v3", "v4"}),
 }
 ARCHITECTURES = tuple(sorted({architecture for architecture, _ in _ALIASES.values()}))
+_WORD = re.compile(r"[A-Za-z0-9._-]{1,40}")
 _IN_FILE_NAME = re.compile(
     r"(?<![a-z0-9])("
     + "|".join(sorted(map(re.escape, _ALIASES), key=len, reverse=True))
@@ -121,6 +122,20 @@ def normal_form(operating_system: str, architecture: str, variant: str | None) -
     if given and given not in _ALLOWED_VARIANTS.get(name, frozenset()):
         raise ImageError(f"{name} has no variant {given[:40]!r}")
     return Platform("linux", name, given)
+
+
+def published_form(operating_system: str, architecture: str, variant: str) -> Platform:
+    """The normal form, or what others publish for as they say it: another system, or `unknown` for an attestation.
+
+    Raises ImageError for what is no word.
+    """
+    try:
+        return normal_form(operating_system, architecture, variant)
+    except ImageError:
+        said = (operating_system, architecture, variant)
+        if not all(_WORD.fullmatch(part) for part in said[:2]) or (variant and not _WORD.fullmatch(variant)):
+            raise
+        return Platform(*said)
 
 
 def from_system(system: str) -> Platform | None:

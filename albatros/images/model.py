@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from albatros.domain import media
-from albatros.domain.platforms import Platform, normal_form
+from albatros.domain.platforms import Platform, published_form
 from albatros.domain.references import Blob, Digest, digest_of, parse_digest
 from albatros.errors import AlbatrosError, ImageError
 from albatros.images.base import BlobSource
@@ -121,7 +121,7 @@ class PlatformManifest:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image for all its platforms, sorted by platform."""
+    """One image for all its platforms, sorted by platform; one that others published without an index is its own."""
 
     index_bytes: bytes = field(repr=False)
     descriptor: Descriptor
@@ -145,8 +145,7 @@ class Image:
     def all_blobs(self) -> Iterator[Blob]:
         """Everything it needs to stay whole: configs, layers, manifests, index."""
         yield from self.content_blobs()
-        yield from dict.fromkeys(manifest.descriptor.blob for manifest in self.manifests)
-        yield self.descriptor.blob
+        yield from dict.fromkeys((*(manifest.descriptor.blob for manifest in self.manifests), self.descriptor.blob))
 
     @classmethod
     def build(cls, manifests: tuple[PlatformManifest, ...], annotations: Mapping[str, str]) -> Image:
@@ -205,7 +204,7 @@ def _platform(entry: object, what: str) -> Platform:
     parts = [platform.get(key, "") for key in ("os", "architecture", "variant")]
     if not all(isinstance(part, str) for part in parts):
         raise ImageError(f"{what} names a platform that is not text")
-    return normal_form(*(str(part) for part in parts))
+    return published_form(*(str(part) for part in parts))
 
 
 def _with_annotations(value: JsonObject, annotations: Mapping[str, str]) -> JsonObject:

@@ -161,7 +161,7 @@ def read_only_layer(artifact: Artifact) -> bytes:
 
 def subjects(image: Image) -> Sequence[Descriptor]:
     """What proofs are attached to: the index, and the manifest of each platform."""
-    return (image.descriptor, *(manifest.descriptor for manifest in image.manifests))
+    return tuple(dict.fromkeys((image.descriptor, *(manifest.descriptor for manifest in image.manifests))))
 
 
 def _list_by_tag(registry: Registry, name: str, artifact: Artifact) -> None:

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from albatros.domain import media
-from albatros.domain.platforms import Platform, normal_form
+from albatros.domain.platforms import Platform, published_form
 from albatros.domain.references import Blob, Digest, digest_of
 from albatros.errors import ImageError, NotFoundError
 from albatros.images.assemble import DEFAULT_MAX_SIZE
 from albatros.images.model import Descriptor, Image, JsonObject, PlatformManifest, parse_index, parse_json_object
 from albatros.images.streams import BoundedReader, blocks, unpacked
 from albatros.registries.base import Registry
+
+_NOT_SAID = Platform("", "one platform")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,10 @@ def read_published(registry: Registry, name: str, reference: str) -> Image:
     found = registry.get_manifest(name, reference)
     if found is None:
         raise NotFoundError(f"{registry.address} has no {name} under {reference}; check the name and the tag")
+    if found.media_type in (media.MANIFEST, media.DOCKER_MANIFEST):
+        return _read_single(registry, name, found.data)
     if found.media_type not in (media.INDEX, media.DOCKER_LIST):
-        raise ImageError(f"{reference} of {name} is {found.media_type}, not an index of platforms")
+        raise ImageError(f"{reference} of {name} is {found.media_type}, and no image")
     manifests = tuple(_read_manifest(registry, name, platform, entry) for platform, entry in parse_index(found.data))
     return Image(found.data, Descriptor(found.media_type, digest_of(found.data), len(found.data)), manifests)
 
@@ -57,10 +61,7 @@ def verify_platform(
 ) -> VerifiedPlatform:
     """Read one platform whole. Raises ImageError that names what does not fit; `max_size` bounds a layer unpacked."""
     config = read_config(registry, name, manifest)
-    said = [config.get(key, "") for key in ("os", "architecture", "variant")]
-    if not all(isinstance(part, str) for part in said):
-        raise ImageError(f"the config of {manifest.platform} names a platform that is not text")
-    own = normal_form(*(str(part) for part in said))
+    own = _own_platform(config, f"the config of {manifest.platform}")
     if own != manifest.platform:
         raise ImageError(f"the index says {manifest.platform}, the config in it says {own}")
     rootfs = config.get("rootfs")
@@ -71,6 +72,20 @@ def verify_platform(
         _verify_layer(registry, name, layer.blob, diff_id, max_size)
     read = sum(layer.size for layer in manifest.layers) + manifest.config.size + manifest.descriptor.size
     return VerifiedPlatform(manifest.platform, manifest.descriptor.digest, read)
+
+
+def _read_single(registry: Registry, name: str, data: bytes) -> Image:
+    """An image of one platform without an index, as many tools publish it: its config says the platform."""
+    manifest = PlatformManifest.parse(_NOT_SAID, data)
+    platform = _own_platform(read_config(registry, name, manifest), "its config")
+    return Image(data, manifest.descriptor, (replace(manifest, platform=platform),))
+
+
+def _own_platform(config: JsonObject, what: str) -> Platform:
+    said = [config.get(key, "") for key in ("os", "architecture", "variant")]
+    if not all(isinstance(part, str) for part in said):
+        raise ImageError(f"{what} names a platform that is not text")
+    return published_form(*(str(part) for part in said))
 
 
 def _read_manifest(registry: Registry, name: str, platform: Platform, entry: Descriptor) -> PlatformManifest:

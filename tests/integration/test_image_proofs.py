@@ -145,6 +145,14 @@ def test_inspect_shows_the_tree(image: Command, tmp_path: Path, keys: tuple[Path
     assert sum("https://sigstore.dev/cosign/sign/v1" in line for line in lines) == 3
 
 
+def test_a_bill_of_materials_that_cannot_be_written_is_told(image: Command, tmp_path: Path) -> None:
+    (tmp_path / "hello").write_bytes(elf())
+    done = image("push", "-t", "hello", tmp_path / "hello", "--to", f"dir:{tmp_path / 'registry'}", "--sbom")
+    assert done.code == 0
+    assert "linux/amd64: no bill of materials" in done.err
+    assert "cyclonedx" not in image("inspect", f"dir:{tmp_path / 'registry'}/hello:latest").out
+
+
 def test_what_a_registry_says_does_not_reach_the_terminal(image: Command, tmp_path: Path) -> None:
     (tmp_path / "hello").write_bytes(elf())
     hostile = "1.0\x1b[2J\x1b]0;title\x07\nsigned as alba/hello"
