@@ -29,9 +29,10 @@ from albatros.flows.publish import Publisher
 from albatros.flows.reconcile import reconcile
 from albatros.flows.recover import Recovered, recover
 from albatros.flows.report import deliver_one
-from albatros.forges.base import ForgeAdapter
+from albatros.forges.base import ForgeAdapter, Login
 from albatros.forges.git import GitForge
 from albatros.forges.gitea import GiteaForge
+from albatros.forges.oauth import OAuthLogin
 from albatros.http.app import create_app
 from albatros.http.deps import AppContext, RunnerBundle
 from albatros.http.serving import WebServer, bind
@@ -236,6 +237,7 @@ def _context(parts: _Parts) -> AppContext:
         signals=parts.signals,
         runner=parts.bundle,
         version=__version__,
+        logins=build_logins(parts.settings.forges),
     )
 
 
@@ -263,6 +265,11 @@ def build_forge(item: ForgeSettings) -> ForgeAdapter:
             return GitForge(item)
         case ForgeKind.GITEA | ForgeKind.FORGEJO:
             return GiteaForge(item)
+
+
+def build_logins(items: Sequence[ForgeSettings]) -> dict[str, Login]:
+    """What people log in with."""
+    return {item.name: OAuthLogin(item) for item in items if item.oauth_client_id}
 
 
 def registry_opener(item: RegistrySettings) -> Callable[[], Registry]:

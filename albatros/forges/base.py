@@ -74,6 +74,11 @@ class LoginAttempt:
 class Login(Protocol):
     """A forge that people log in with."""
 
+    @property
+    def issuer(self) -> str:
+        """How it names itself in what it answers (RFC 9207, `iss`)."""
+        ...
+
     def address(self, attempt: LoginAttempt) -> str:
         """Where the browser is sent, to ask the person there."""
         ...

@@ -45,6 +45,12 @@ class RestClient:
         self._check("POST", path, status, answer)
         return self._decode(path, answer)
 
+    def exchange(
+        self, method: str, path: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """The status and bytes of one call, for a caller that judges them. Raises ForgeError, ForgeUnavailableError."""
+        return self._call(method, path, None, headers, form)
+
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
         with self._lock:
@@ -60,14 +66,21 @@ class RestClient:
                 self._client = httpx.Client(headers=self._headers, timeout=CALL_SECONDS / 2, follow_redirects=False)
             return self._client
 
-    def _call(self, method: str, path: str, body: Mapping[str, object] | None) -> tuple[int, bytes]:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None,
+        headers: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | None = None,
+    ) -> tuple[int, bytes]:
         client = self._open()
         import httpx  # noqa: PLC0415 - loaded by now
 
         deadline = time.monotonic() + CALL_SECONDS
         answer = bytearray()
         try:
-            with client.stream(method, self._base + path, json=body) as response:
+            with client.stream(method, self._base + path, json=body, data=form, headers=headers) as response:
                 for chunk in response.iter_bytes():
                     answer += chunk
                     if len(answer) > MAX_ANSWER:

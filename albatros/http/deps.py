@@ -64,7 +64,7 @@ class AppContext:
     runner: RunnerBundle
     version: str
     permissions: Mapping[str, Permissions] = field(default_factory=dict)
-    """The forges that know people, by name."""
+    """What is asked what people may do, by the name of their forge."""
     logins: Mapping[str, Login] = field(default_factory=dict)
     """The forges that people can log in with, by name."""
     uploads: Uploads = field(default_factory=Uploads)

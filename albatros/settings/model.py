@@ -85,6 +85,8 @@ class ForgeSettings(_Section):
     url: str = Field(description="base URL; for `git` the directory that holds the bare repositories")
     token: SecretStr = Field(SecretStr(""), description="API token: clones private repos, posts statuses")
     webhook_secret: SecretStr = Field(description="key of the webhook signature (HMAC-SHA256)")
+    oauth_client_id: str = Field("", description="lets people log in with this forge: the id of an OAuth2 application")
+    oauth_client_secret: SecretStr = Field(SecretStr(""), description="secret of the OAuth2 application")
     repos: tuple[str, ...] = Field((), description="globs of owner/name that may build")
     submodules: bool = Field(False, description="clone submodules")
     lfs: bool = Field(False, description="fetch Git LFS objects")
@@ -96,6 +98,14 @@ class ForgeSettings(_Section):
         if len(value.get_secret_value()) < 6:
             raise ValueError("webhook_secret must have at least 6 characters: anybody could sign with a shorter one")
         return value
+
+    @model_validator(mode="after")
+    def _login_is_whole(self) -> ForgeSettings:
+        if bool(self.oauth_client_id) != bool(self.oauth_client_secret.get_secret_value()):
+            raise ValueError("oauth_client_id and oauth_client_secret belong together: set both, or neither")
+        if self.oauth_client_id and self.kind is ForgeKind.GIT:
+            raise ValueError("nobody can log in with bare repositories: take oauth_client_id away")
+        return self
 
 
 class OperatorSettings(_Section):
@@ -201,6 +211,12 @@ class Settings(_Section):
                 raise ValueError(f"the operator {one.login!r} is of forge {one.forge!r}, which no [[forges]] is named")
         return self
 
+    @model_validator(mode="after")
+    def _logins_lead_back(self) -> Settings:
+        if not self.server.url and any(forge.oauth_client_id for forge in self.forges):
+            raise ValueError("set server.url: forges.oauth_client_id lets people log in, and they are sent back there")
+        return self
+
     @property
     def database_url(self) -> str:
         """The SQLAlchemy URL in force."""
@@ -220,7 +236,7 @@ class Settings(_Section):
         """Every secret value, for masking in logs."""
         found: list[SecretStr] = []
         for forge in self.forges:
-            found += [forge.token, forge.webhook_secret, *forge.flake_tokens.values()]
+            found += [forge.token, forge.webhook_secret, forge.oauth_client_secret, *forge.flake_tokens.values()]
         found += [registry.password for registry in self.registries]
         found += [self.signing.key, self.signing.passphrase]
         values = [secret.get_secret_value() for secret in found]

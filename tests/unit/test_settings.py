@@ -14,6 +14,10 @@ kind = "gitea"
 url = "https://git.example.org"
 webhook_secret = "from the file"
 """
+OAUTH = """
+oauth_client_id = "an-application"
+oauth_client_secret = "its-secret"
+"""
 
 
 @pytest.fixture
@@ -105,12 +109,16 @@ def test_every_secret_is_known_to_the_log(config: Path) -> None:
         """
 [database]
 url = "postgresql+psycopg://alba:p%40ssword@db/alba"
+[server]
+url = "https://ci.example.org"
 [[forges]]
 name = "home"
-kind = "git"
-url = "/srv/git"
+kind = "gitea"
+url = "https://git.example.org"
 token = "token-1"
 webhook_secret = "secret-1"
+oauth_client_id = "an-application"
+oauth_client_secret = "oauth-1"
 flake_tokens = { "h" = "flake-1" }
 [[registries]]
 name = "hub"
@@ -119,7 +127,7 @@ password = "password-1"
 """,
     )
     secrets = set(settings.secrets())
-    assert secrets == {"token-1", "secret-1", "flake-1", "password-1", "p%40ssword", "p@ssword"}
+    assert secrets == {"token-1", "secret-1", "oauth-1", "flake-1", "password-1", "p%40ssword", "p@ssword"}
     shown = repr(settings)
     assert not [secret for secret in secrets if secret in shown]
 
@@ -144,6 +152,10 @@ password = "password-1"
             FORGE.replace("from the file", "short"),
             "forges.0.webhook_secret: webhook_secret must have at least 6 characters",
         ),
+        (FORGE + 'oauth_client_id = "x"\n', "oauth_client_id and oauth_client_secret belong together"),
+        (FORGE + OAUTH, "set server.url: forges.oauth_client_id lets people log in"),
+        (FORGE.replace("gitea", "git") + OAUTH, "nobody can log in with bare repositories"),
+        (FORGE + '[[operators]]\nforge = "work"\nlogin = "alba"\n', "of forge 'work', which no [[forges]] is named"),
         (FORGE.replace('"home"', '"Home/.."'), "forges.0.name: String should match pattern"),
         ("[server\n", "is not TOML: "),
     ],

@@ -59,6 +59,8 @@ ROUTES = {
     "GET /repos/{forge}/{owner}/{name}": Needs.SEE,
     "GET /login": Needs.NOTHING,
     "POST /login": Needs.NOTHING,
+    "GET /login/{forge}": Needs.NOTHING,
+    "GET /login/{forge}/callback": Needs.NOTHING,
     "POST /logout": Needs.SESSION,
     "GET /static/{name}": Needs.NOTHING,
     "GET /favicon.ico": Needs.NOTHING,
