@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from sqlalchemy import select
+
 from albatros.db import blobs
 from albatros.db.models import ReadSource
 from albatros.db.session import Database
@@ -17,6 +19,12 @@ class RepoSourceMemory:
     def __init__(self, database: Database, repo_id: int) -> None:
         self._database = database
         self._repo_id = repo_id
+
+    def knows(self, digest: Digest) -> bool:
+        """Whether the source was ever read, in whatever way."""
+        one = select(ReadSource.digest).where(ReadSource.repo_id == self._repo_id, ReadSource.digest == digest).limit(1)
+        with self._database.read() as session:
+            return session.scalars(one).first() is not None
 
     def recall(self, digest: Digest, how: str) -> str | None:
         """What the source was read as, if every layer of it has a row, and is not to be collected now."""

@@ -24,7 +24,7 @@ from albatros.domain import repo_config
 from albatros.domain.plan import ImagePart, PlannedImage, plan_images
 from albatros.domain.platforms import Platform, PlatformHints
 from albatros.domain.publishing import Destination, Origin, RegistryRule, destinations
-from albatros.domain.references import parse_digest
+from albatros.domain.references import Digest, parse_digest
 from albatros.domain.states import BuildState, PublicationState, Reason
 from albatros.domain.text import plain
 from albatros.errors import (
@@ -125,16 +125,20 @@ class Assembler:
             jobs = [(row.id, row.attributes) for row in session.execute(built.order_by(Job.id))]
             possible = progress.possible_archives(session, build.id)
         config = repo_config.parse(build.config)
-        attributes = self._with_archives(possible) if config.images is None else frozenset()
+        attributes = self._with_archives(build, possible) if config.images is None else frozenset()
         return plan_images(config, build.repo.name, jobs, attributes)
 
-    def _with_archives(self, possible: Sequence[tuple[Job, Artifact]]) -> frozenset[str]:
+    def _with_archives(self, build: Build, possible: Sequence[tuple[Job, Artifact]]) -> frozenset[str]:
         """The attributes whose output is an image archive, whatever the runner called it."""
-        most = self._settings.limits.output_bytes
+        most, memory = self._settings.limits.output_bytes, RepoSourceMemory(self._database, build.repo_id)
+
+        def is_archive(digest: Digest) -> bool:
+            return is_image_archive(self._store, digest, most, was_read=memory.knows(digest))
+
         return frozenset(
             attribute
             for job, artifact in possible
-            if is_image_archive(self._store, parse_digest(artifact.digest), most)
+            if is_archive(parse_digest(artifact.digest))
             for attribute in job.attributes
         )
 

@@ -35,6 +35,13 @@ def test_a_source_is_remembered_for_its_repo_and_way_of_reading(database: Databa
     assert mine.recall(SOURCE, HOW) == "newer"
 
 
+def test_whether_a_source_was_ever_read_is_known_for_its_repo(database: Database, repos: tuple[int, int]) -> None:
+    mine, other = (RepoSourceMemory(database, repo) for repo in repos)
+    assert not mine.knows(SOURCE)
+    mine.remember(SOURCE, HOW, "parts", LAYERS)
+    assert (mine.knows(SOURCE), mine.knows(LAYERS[0].digest), other.knows(SOURCE)) == (True, False, False)
+
+
 def test_recalling_keeps_the_layers(database: Database, repos: tuple[int, int]) -> None:
     memory = RepoSourceMemory(database, repos[0])
     memory.remember(SOURCE, HOW, "parts", LAYERS)

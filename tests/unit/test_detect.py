@@ -8,6 +8,7 @@ import pytest
 import zstandard
 
 from albatros.errors import NotFoundError
+from albatros.images.readers import script
 from albatros.images.readers.detect import is_image_archive
 from tests.support.archives import Archive, elf, gzipped, layer, member, write_tar
 from tests.support.stores import MemoryStore
@@ -17,9 +18,9 @@ ARCHIVE = Archive([layer(hello=b"hello" * 100)]).tar()
 SOURCES = write_tar([(member("hello-1.0/README"), b"read me"), (member("hello-1.0/manifest.json"), b"{}")])
 
 
-def check(data: bytes, limit: int = LIMIT) -> bool:
+def check(data: bytes, limit: int = LIMIT, *, was_read: bool = False) -> bool:
     store = MemoryStore()
-    return is_image_archive(store, store.put([data]).digest, limit)
+    return is_image_archive(store, store.put([data]).digest, limit, was_read=was_read)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,13 @@ def test_archives(data: bytes) -> None:
 )
 def test_everything_else(data: bytes) -> None:
     assert not check(data)
+
+
+def test_of_what_was_read_as_a_source_the_beginning_is_enough() -> None:
+    for data in (gzipped(ARCHIVE), gzipped(ARCHIVE)[:-20], ARCHIVE[:1024]):
+        assert check(data, script.HEAD, was_read=True)
+    for data in (elf(), b"hello", b"#!/bin/sh\n"):
+        assert not check(data, was_read=True)
 
 
 def test_a_damaged_archive_is_one_so_that_somebody_is_told() -> None:
