@@ -4,7 +4,8 @@ import io
 import json
 import sys
 import tarfile
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from albatros import cli
 from albatros.domain import media
 from albatros.domain.references import digest_of
 from tests.support.archives import Archive, elf, gzipped, layer, member, write_tar
+from tests.support.faulty_registry import FaultyRegistry, faulty_registry
 
 LAYER = layer(hello=b"hello" * 2000)
 GOOD = Archive([LAYER], {"architecture": "arm64", "os": "linux"})
@@ -86,6 +88,28 @@ def test_an_oci_layout_and_a_directory_of_everything(tmp_path: Path, capsys: pyt
     assert platforms(capsys) == ["linux/amd64"]
 
 
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """A directory and a registry that nobody may write to."""
+
+    root: Path
+    remote: FaultyRegistry
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["--to", f"dir:{self.root}", self.remote.url]
+
+    def check_untouched(self) -> None:
+        assert not self.root.exists()
+        assert {method for method, _ in self.remote.requests} <= {"HEAD", "GET"}
+
+
+@pytest.fixture
+def targets(tmp_path: Path) -> Iterator[Targets]:
+    with faulty_registry() as remote:
+        yield Targets(tmp_path / "registry", remote)
+
+
 BOMB = write_tar([(member("big"), bytes(8 << 20))])
 
 
@@ -126,32 +150,67 @@ BOMB = write_tar([(member("big"), bytes(8 << 20))])
     ],
 )
 def test_bad_input_is_told_and_nothing_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes, said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], targets: Targets, data: bytes, said: str
 ) -> None:
     good, bad = tmp_path / "good", tmp_path / "bad.tar"
     good.write_bytes(elf("amd64"))
     bad.write_bytes(data)
-    assert push(tmp_path, good, bad, "--max-size", "6M") == 1
+    assert push(tmp_path, good, bad, "--max-size", "6M", *targets.arguments) == 1
     error = capsys.readouterr().err
     assert f"{bad}: " in error
     assert said in error
-    assert not (tmp_path / "registry").exists()
+    targets.check_untouched()
 
 
-def test_a_manifest_that_no_registry_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_bad_is_written(tmp_path: Path, targets: Targets) -> None:
     good = tmp_path / "good"
-    good.write_bytes(elf("amd64"))
-    licenses = "x" * (5 << 20)
-    assert push(tmp_path, good, "--annotation", f"licenses={licenses}") == 1
-    assert "registries take at most 4194304" in capsys.readouterr().err
-    assert not (tmp_path / "registry").exists()
+    good.write_bytes(GOOD.tar())
+    assert push(tmp_path, good, "--max-size", "6M", *targets.arguments) == 0
+    assert targets.root.exists()
+    assert ("alba/hello", "v1") in targets.remote.manifests
 
 
-def test_a_name_that_docker_hub_would_refuse_is_told_before_anything_is_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("options", "name", "code", "said"),
+    [
+        (["--annotation", f"licenses={'x' * (5 << 20)}"], "alba/hello:v1", 1, "registries take at most 4194304"),
+        (["--to", "docker://docker.io/alba"], "hello/tools:v1", 2, "Docker Hub would refuse the name 'alba/hello/t"),
+        (["--to", "ftp://example.org/x"], "alba/hello:v1", 2, "ftp:… is not the address of a registry; use docker://"),
+        ([], "alba/hello:v 1", 2, "not a tag"),
+        ([], "alba/hello:.v1", 2, "not a tag"),
+        ([], f"alba/hello:{'v' * 129}", 2, "not a tag"),
+        ([], "Alba/hello:v1", 2, "not an image name"),
+    ],
+    ids=["manifest", "Docker Hub", "scheme", "space in a tag", "tag with a dot", "long tag", "name"],
+)
+def test_what_no_registry_takes_is_told_and_nothing_is_written(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    targets: Targets,
+    options: list[str],
+    name: str,
+    code: int,
+    said: str,
 ) -> None:
     good = tmp_path / "good"
     good.write_bytes(elf("amd64"))
-    assert push(tmp_path, good, "--to", "docker://docker.io/alba", name="hello/tools:v1") == 2
-    assert "Docker Hub would refuse the name 'alba/hello/tools'" in capsys.readouterr().err
-    assert not (tmp_path / "registry").exists()
+    assert push(tmp_path, good, *options, *targets.arguments, name=name) == code
+    assert said in capsys.readouterr().err
+    targets.check_untouched()
+
+
+@pytest.mark.parametrize("bearer", [True, False], ids=["bearer", "basic"])
+def test_wrong_credentials_are_told_with_host_scope_and_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], targets: Targets, bearer: bool
+) -> None:
+    good, config = tmp_path / "good", tmp_path / "docker" / "config.json"
+    good.write_bytes(elf("amd64"))
+    config.parent.mkdir()
+    config.write_text(json.dumps({"auths": {targets.remote.host: {"username": "robot", "password": "hunter33"}}}))
+    targets.remote.login, targets.remote.bearer = ("robot", "hunter22"), bearer
+    assert cli.main(["image", "push", "-t", "alba/hello:v1", str(good), "--to", targets.remote.url]) == 1
+    error = capsys.readouterr().err
+    for said in (targets.remote.host, "repository:alba/hello:pull,push", f"'robot' with the credentials from {config}"):
+        assert said in error
+    assert "hunter33" not in error
+    targets.check_untouched()

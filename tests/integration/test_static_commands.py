@@ -218,6 +218,28 @@ def test_a_push_to_a_missing_bucket_says_so(
         assert "has no bucket 'no-such-bucket'" in capsys.readouterr().err
 
 
+def test_a_push_with_a_wrong_key_says_where_that_came_from_and_writes_nothing(
+    garage: GarageServer,
+    binary: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    shared = tmp_path / "credentials"
+    shared.write_text(f"[default]\naws_access_key_id = {garage.access_key}\naws_secret_access_key = not-this-one\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(shared))
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(variable, raising=False)
+    place = garage.url_of(f"{BUCKET}/{uuid.uuid4()}")
+    assert cli.main(["image", "push", "-t", NAME, binary, "--to", place]) == 1
+    error = capsys.readouterr().err
+    assert f"with key {garage.access_key} from" in error
+    assert str(shared) in error
+    assert "not-this-one" not in error
+    objects = open_objects(RegistryUrl.parse(place), garage.credentials)
+    assert list(objects.walk("")) == []
+
+
 def test_a_configured_registry_has_its_key_from_the_settings(
     garage: GarageServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
