@@ -201,7 +201,7 @@ class Server:
         return [self._loop(f"publisher-{n}", Topic.PUBLISHER, role.step, IDLE_SECONDS) for n in range(PUBLISHERS)]
 
     def _loop(self, name: str, topic: str, step: Callable[[], bool], idle: float) -> Loop:
-        return Loop(name, self._parts.signals, topic, step, idle)
+        return Loop(name, self._parts.signals, topic, step, idle, self._parts.writer.is_busy)
 
 
 def _build_parts(settings: Settings, private: Sequence[Path]) -> _Parts:

@@ -29,6 +29,9 @@ from albatros.settings import LimitSettings, ShutdownMode
 log = get_logger(__name__)
 LONGEST_PAUSE = 30.0
 MOST_DOUBLINGS = 5
+REST = 20
+"""Seconds that a loop rests for each second of processor time, while somebody waits for an answer."""
+LONGEST_REST = 0.25
 RENEW_SECONDS = 30.0
 HAND_BACK_SECONDS = 20.0
 LEFT_OVER_SECONDS = 30.0
@@ -44,13 +47,26 @@ class Role(StrEnum):
 
 
 class Loop:
-    """A thread that calls `step` while it has work, then sleeps until `topic` is notified or `idle` seconds passed."""
+    """A thread that calls `step` while it has work, then sleeps until `topic` is notified or `idle` seconds passed.
 
-    def __init__(self, name: str, signals: Signals, topic: str, step: Callable[[], bool], idle: float) -> None:
+    While `is_busy` says that somebody waits for an answer, it rests after each step, so that it takes a small part of
+    the interpreter only, however often it is woken.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        signals: Signals,
+        topic: str,
+        step: Callable[[], bool],
+        idle: float,
+        is_busy: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._signals = signals
         self._topic = topic
         self._step = step
         self._idle = idle
+        self._is_busy = is_busy
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -73,6 +89,7 @@ class Loop:
         failures = 0
         while not self._stopping.is_set():
             seen = self._signals.seen(self._topic)
+            began = time.thread_time()
             try:
                 busy = self._step()
                 failures = 0
@@ -86,7 +103,10 @@ class Loop:
                 busy = False
             if failures:
                 self._stopping.wait(min(2.0 ** min(failures, MOST_DOUBLINGS), LONGEST_PAUSE))
-            elif not busy:
+                continue
+            if self._is_busy():
+                self._stopping.wait(min((time.thread_time() - began) * REST, LONGEST_REST))
+            if not busy:
                 self._signals.wait(self._topic, seen, self._idle)
 
 

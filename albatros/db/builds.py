@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter as Tally
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from albatros.db.models import Build, Event, Job, Repo
-from albatros.db.outbox import AGGREGATE, StatusWish, put_status
+from albatros.db.outbox import AGGREGATE, DueStatus, StatusWish, put_statuses
 from albatros.db.session import now
 from albatros.db.upsert import table_of
 from albatros.domain.states import BuildState, JobKind, JobState, Trigger
@@ -18,13 +21,13 @@ _OPEN_BUILDS = "open_builds"
 _ASK_APPROVAL = "waits: a person with write access comments /approve {}"
 """Short enough that the commit is still whole in a commit status."""
 _REPOS, _BUILDS = table_of(Repo), table_of(Build)
-_NEXT_NUMBER = (
+_TAKE_NUMBERS = (
     update(_REPOS)
-    .where(_REPOS.c.id == bindparam("repo"))
-    .values(next_number=_REPOS.c.next_number + 1)
-    .returning(_REPOS.c.next_number)
+    .where(_REPOS.c.id.in_(bindparam("repos", expanding=True)))
+    .values(next_number=_REPOS.c.next_number + bindparam("count"))
+    .returning(_REPOS.c.id, _REPOS.c.next_number)
 )
-_INSERT_BUILD = insert(_BUILDS).returning(_BUILDS.c.id)
+_INSERT_BUILD = insert(_BUILDS).returning(_BUILDS.c.id, _BUILDS.c.repo_id, _BUILDS.c.number)
 _INSERT_JOB, _INSERT_EVENT = insert(table_of(Job)), insert(table_of(Event))
 
 
@@ -55,66 +58,118 @@ class NewBuild:
         return self.needs_approval and not self.approved_by
 
 
-def check_room(session: Session, queued_builds: int) -> None:
-    """Raise OverloadedError when `queued_builds` Builds are open; they are counted once for each transaction."""
+def check_room(session: Session, queued_builds: int, new: int = 1) -> None:
+    """Raise OverloadedError when `new` Builds would be more than `queued_builds` open ones.
+
+    They are counted once for each transaction.
+    """
     if _OPEN_BUILDS not in session.info:
         statement = select(func.count()).select_from(Build).where(Build.ended_at.is_(None))
         session.info[_OPEN_BUILDS] = session.scalar(statement) or 0
-    if session.info[_OPEN_BUILDS] >= queued_builds:
+    if session.info[_OPEN_BUILDS] + new > queued_builds:
         raise OverloadedError(f"{queued_builds} builds are open already (limits.queued_builds); send this again later")
-    session.info[_OPEN_BUILDS] += 1
+    session.info[_OPEN_BUILDS] += new
 
 
 def create_build(session: Session, repo_id: int, new: NewBuild) -> int:
-    """Make a Build, queued or waiting for approval, with its evaluation Job, event and commit status; returns its id.
+    """Make one Build as `create_builds` does; returns its id."""
+    return create_builds(session, [(repo_id, new)])[0]
 
-    All of it is in the caller's transaction, which wakes the scheduler, the reporter and the watchers once committed.
+
+def create_builds(session: Session, wanted: Sequence[tuple[int, NewBuild]]) -> Sequence[int]:
+    """Make Builds, each of the repo with that id, queued or waiting for approval, with all that belongs to their start.
+
+    That is an evaluation Job, an event and a commit status for each. Returns their ids. All of it is in the caller's
+    transaction, which wakes the scheduler, the reporter and the watchers once committed.
     """
     at = now()
-    state = BuildState.WAITING_APPROVAL if new.waits else BuildState.QUEUED
-    message = _ASK_APPROVAL.format(new.commit) if new.waits else ""
-    number = session.execute(_NEXT_NUMBER, {"repo": repo_id}).scalar_one() - 1
-    build_id: int = session.execute(
-        _INSERT_BUILD,
-        {
-            "repo_id": repo_id,
-            "number": number,
-            "ref": new.ref,
-            "commit": new.commit,
-            "flavor": new.flavor,
-            "sequence": new.sequence,
-            "trigger": new.trigger,
-            "trusted": new.trusted,
-            "author": new.author,
-            "title": new.title,
-            "state": state,
-            "message": message,
-            "delivery_id": new.delivery_id,
-            "rerun_of": new.rerun_of,
-            "pull": new.pull,
-            "from_fork": new.from_fork,
-            "head_label": new.head_label,
-            "base_commit": new.base_commit,
-            "needs_approval": new.needs_approval,
-            "approved_by": new.approved_by,
-            "created_at": at,
-        },
-    ).scalar_one()
-    evaluation = {
-        "build_id": build_id,
+    made = _insert_builds(session, wanted, at)
+    session.execute(_INSERT_JOB, [_evaluation_of(build, at) for build in made])
+    session.execute(_INSERT_EVENT, [_event_of(build, at) for build in made])
+    put_statuses(session, [_status_of(build) for build in made])
+    return [build.id for build in made]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    id: int
+    repo_id: int
+    number: int
+    new: NewBuild
+
+
+def _insert_builds(session: Session, wanted: Sequence[tuple[int, NewBuild]], at: datetime) -> Sequence[_Made]:
+    numbers = _take_numbers(session, Tally(repo_id for repo_id, _ in wanted))
+    numbered = [(repo_id, next(numbers[repo_id]), new) for repo_id, new in wanted]
+    rows = session.execute(_INSERT_BUILD, [_row_of(repo_id, number, new, at) for repo_id, number, new in numbered])
+    ids = {(repo_id, number): build_id for build_id, repo_id, number in rows}
+    return [_Made(ids[repo_id, number], repo_id, number, new) for repo_id, number, new in numbered]
+
+
+def _take_numbers(session: Session, counts: Mapping[int, int]) -> Mapping[int, Iterator[int]]:
+    """So many of the next numbers of each repo."""
+    taken: dict[int, Iterator[int]] = {}
+    for count in set(counts.values()):
+        repos = sorted(repo_id for repo_id, wanted in counts.items() if wanted == count)
+        for repo_id, after in session.execute(_TAKE_NUMBERS, {"repos": repos, "count": count}):
+            taken[repo_id] = iter(range(after - count, after))
+    return taken
+
+
+def _first_state(new: NewBuild) -> BuildState:
+    return BuildState.WAITING_APPROVAL if new.waits else BuildState.QUEUED
+
+
+def _first_message(new: NewBuild) -> str:
+    return _ASK_APPROVAL.format(new.commit) if new.waits else ""
+
+
+def _row_of(repo_id: int, number: int, new: NewBuild, at: datetime) -> dict[str, object]:
+    return {
+        "repo_id": repo_id,
+        "number": number,
+        "ref": new.ref,
+        "commit": new.commit,
+        "flavor": new.flavor,
+        "sequence": new.sequence,
+        "trigger": new.trigger,
+        "trusted": new.trusted,
+        "author": new.author,
+        "title": new.title,
+        "state": _first_state(new),
+        "message": _first_message(new),
+        "delivery_id": new.delivery_id,
+        "rerun_of": new.rerun_of,
+        "pull": new.pull,
+        "from_fork": new.from_fork,
+        "head_label": new.head_label,
+        "base_commit": new.base_commit,
+        "needs_approval": new.needs_approval,
+        "approved_by": new.approved_by,
+        "created_at": at,
+    }
+
+
+def _evaluation_of(build: _Made, at: datetime) -> dict[str, object]:
+    return {
+        "build_id": build.id,
         "kind": JobKind.EVALUATION,
         "key": "evaluation",
         "system": "",
         "name": "evaluation",
         "attributes": [],
-        "state": JobState.WAITING if new.waits else JobState.QUEUED,
+        "state": JobState.WAITING if build.new.waits else JobState.QUEUED,
         "created_at": at,
     }
-    session.execute(_INSERT_JOB, evaluation)
-    data = {"number": number, "ref": new.ref, "commit": new.commit}
-    event = {"kind": f"build.{state}", "repo_id": repo_id, "build_id": build_id, "data": data, "created_at": at}
-    session.execute(_INSERT_EVENT, event)
-    text = f"build {number} {message}" if new.waits else f"build {number} is queued"
-    wish = StatusWish(AGGREGATE, state, text, f"/builds/{build_id}")
-    put_status(session, repo_id, new.commit, build_id, wish)
-    return build_id
+
+
+def _event_of(build: _Made, at: datetime) -> dict[str, object]:
+    data = {"number": build.number, "ref": build.new.ref, "commit": build.new.commit}
+    kind = f"build.{_first_state(build.new)}"
+    return {"kind": kind, "repo_id": build.repo_id, "build_id": build.id, "data": data, "created_at": at}
+
+
+def _status_of(build: _Made) -> DueStatus:
+    text = f"build {build.number} {_first_message(build.new) or 'is queued'}"
+    wish = StatusWish(AGGREGATE, _first_state(build.new), text, f"/builds/{build.id}")
+    return DueStatus(build.repo_id, build.new.commit, build.id, wish)

@@ -30,6 +30,8 @@ class Arrival:
     inbound: Inbound
     body: bytes | None
     listed: bool
+    queued_builds: int
+    """Open Builds that there may be before it is refused."""
     confirmed: Mapping[str, Confirmed] = field(default_factory=dict)
 
 
@@ -42,10 +44,10 @@ class Recorded:
     repeated: bool = False
 
 
-def record_arrival(session: Session, arrival: Arrival, queued_builds: int) -> Recorded:
+def record_arrival(session: Session, arrival: Arrival) -> Recorded:
     """Write a delivery and what follows from it, in the caller's transaction.
 
-    Raises HeadsInDoubtError when the forge must be asked first, OverloadedError when `queued_builds` Builds are open.
+    Raises HeadsInDoubtError when the forge must be asked first, OverloadedError when too many Builds are open.
     """
     inbound = arrival.inbound
     repo_id, allowed = _repo_of(session, arrival) if inbound.repo is not None else (None, False)
@@ -59,15 +61,13 @@ def record_arrival(session: Session, arrival: Arrival, queued_builds: int) -> Re
             f"{inbound.repo.full_name} may not build here: run `albatros repo add`, or list it in the forge's `repos`"
         )
     elif repo_id is not None and not reason:
-        builds, reason = _follow_moves(session, repo_id, delivery_id, arrival, queued_builds)
+        builds, reason = _follow_moves(session, repo_id, delivery_id, arrival)
     if reason:
         session.execute(update(Delivery).where(Delivery.id == delivery_id).values(reason=reason))
     return Recorded(builds, reason)
 
 
-def _follow_moves(
-    session: Session, repo_id: int, delivery_id: int, arrival: Arrival, queued_builds: int
-) -> tuple[tuple[int, ...], str]:
+def _follow_moves(session: Session, repo_id: int, delivery_id: int, arrival: Arrival) -> tuple[tuple[int, ...], str]:
     """The ids of the Builds made; without any, why there is none."""
     moves = arrival.inbound.moves
     if len(moves) > 1:
@@ -83,8 +83,8 @@ def _follow_moves(
         if move.pull is not None and not move.trusted and (number := _trusted_build(session, repo_id, move.after)):
             reasons.append(f"{move.after} is built already, as build {number}")
             continue
-        check_room(session, queued_builds)
-        builds.append(create_build(session, repo_id, _build_of(move, move.after, sequence, delivery_id)))
+        check_room(session, arrival.queued_builds)
+        builds.append(create_build(session, repo_id, build_of(move, move.after, sequence, delivery_id)))
     return tuple(builds), "" if builds else "; ".join(reasons)
 
 
@@ -102,7 +102,8 @@ def _trusted_build(session: Session, repo_id: int, commit: str) -> int | None:
     return session.scalar(trusted.limit(1))
 
 
-def _build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int) -> NewBuild:
+def build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int) -> NewBuild:
+    """What a move to a commit has built."""
     pull = move.pull
     return NewBuild(
         ref=move.ref,
@@ -139,22 +140,27 @@ def upsert_repo(session: Session, forge: str, info: RepoInfo) -> Repo:
     known = select(Repo).where(Repo.forge == forge, Repo.owner == info.owner, Repo.name == info.name)
     repo = session.scalar(known)
     if repo is None:
-        statement = insert(session, Repo).values(
-            forge=forge,
-            owner=info.owner,
-            name=info.name,
-            private=info.private,
-            default_branch=info.default_branch,
-            allowed=False,
-            heads_known=False,
-            next_number=1,
-            created_at=now(),
-        )
+        statement = insert(session, Repo).values(repo_row(forge, info))
         session.execute(statement.on_conflict_do_nothing(index_elements=["forge", "owner", "name"]))
         repo = session.scalars(known).one()
     if repo.private != info.private or repo.default_branch != info.default_branch:
         repo.private, repo.default_branch = info.private, info.default_branch
     return repo
+
+
+def repo_row(forge: str, info: RepoInfo) -> dict[str, object]:
+    """The row of a repo that nobody has built yet."""
+    return {
+        "forge": forge,
+        "owner": info.owner,
+        "name": info.name,
+        "private": info.private,
+        "default_branch": info.default_branch,
+        "allowed": False,
+        "heads_known": False,
+        "next_number": 1,
+        "created_at": now(),
+    }
 
 
 @cache
@@ -165,7 +171,12 @@ def _insert(dialect: str) -> Executable:
 
 def _insert_delivery(session: Session, arrival: Arrival, repo_id: int | None) -> int | None:
     """The new row's id, or None when this delivery is recorded already."""
-    values = {
+    return session.execute(_insert(dialect_of(session)), delivery_row(arrival, repo_id)).scalar()
+
+
+def delivery_row(arrival: Arrival, repo_id: int | None) -> dict[str, object]:
+    """A delivery as it is kept, before anything is known of what follows."""
+    return {
         "forge": arrival.forge,
         "delivery_id": arrival.inbound.delivery_id,
         "event": arrival.inbound.event,
@@ -174,7 +185,6 @@ def _insert_delivery(session: Session, arrival: Arrival, repo_id: int | None) ->
         "reason": "",
         "received_at": now(),
     }
-    return session.execute(_insert(dialect_of(session)), values).scalar()
 
 
 def _first_answer(session: Session, arrival: Arrival) -> Recorded:

@@ -37,6 +37,16 @@ class StatusWish:
     target_path: str
 
 
+@dataclass(frozen=True, slots=True)
+class DueStatus:
+    """What a Build wishes a commit to show."""
+
+    repo_id: int
+    commit: str
+    build_id: int
+    wish: StatusWish
+
+
 @cache
 def _put(dialect: str) -> Executable:
     statement = insert_into(dialect, table_of(StatusReport))
@@ -51,11 +61,22 @@ def _put(dialect: str) -> Executable:
 
 def put_status(session: Session, repo_id: int, commit: str, build_id: int, wish: StatusWish) -> None:
     """Make a status due, in the caller's transaction; nothing happens when a newer Build has the context already."""
-    values = {
-        "repo_id": repo_id,
-        "commit": commit,
+    put_statuses(session, [DueStatus(repo_id, commit, build_id, wish)])
+
+
+def put_statuses(session: Session, due: Sequence[DueStatus]) -> None:
+    """Make statuses due as `put_status` does, each of another commit or context."""
+    at = now()
+    session.execute(_put(dialect_of(session)), [_row_of(status, at) for status in due])
+
+
+def _row_of(due: DueStatus, at: datetime) -> dict[str, object]:
+    wish = due.wish
+    return {
+        "repo_id": due.repo_id,
+        "commit": due.commit,
         "context": one_line(wish.context, CONTEXT_LENGTH),
-        "build_id": build_id,
+        "build_id": due.build_id,
         "state": wish.state,
         "description": one_line(wish.description, DESCRIPTION_LENGTH),
         "target_path": wish.target_path,
@@ -63,9 +84,8 @@ def put_status(session: Session, repo_id: int, commit: str, build_id: int, wish:
         "sent": 0,
         "tries": 0,
         "error": "",
-        "next_try_at": now(),
+        "next_try_at": at,
     }
-    session.execute(_put(dialect_of(session)), values)
 
 
 def statuses_of(session: Session, repo_id: int, commit: str) -> Sequence[StatusReport]:

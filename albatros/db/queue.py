@@ -32,8 +32,11 @@ from albatros.errors import ConflictError
 Row = TypeVar("Row", Attempt, Build, Job, Publication)
 
 
-def changed(session: Session, statement: Update, values: Mapping[str, object] | None = None) -> int:
-    """Run a guarded UPDATE, with the values of its parameters, and say how many rows it changed."""
+Values = Mapping[str, object]
+
+
+def changed(session: Session, statement: Update, values: Values | Sequence[Values] | None = None) -> int:
+    """Run a guarded UPDATE, with the values of its parameters once or several times; how many rows it changed."""
     statement = statement.execution_options(synchronize_session=False)
     return cast("CursorResult[Any]", session.execute(statement, values)).rowcount
 

@@ -2,6 +2,9 @@
 
 A result is handed out only after the commit that holds it. An item that raises undoes its own savepoint and nobody
 else's; a transaction that fails fails its whole batch. The queue is bounded: over it, callers are told at once.
+
+Items of one kind may be written together, by a few statements in one savepoint. Whatever goes wrong there is undone,
+and each of them is written alone.
 """
 
 from __future__ import annotations
@@ -9,9 +12,10 @@ from __future__ import annotations
 import queue
 import threading
 from collections import Counter as Tally
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TypeVar, cast
 
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -24,6 +28,9 @@ from albatros.errors import AlbatrosError, DatabaseUnavailableError
 from albatros.log import get_logger
 
 T = TypeVar("T")
+Part = TypeVar("Part")
+Together = Callable[[Session, Sequence[Part]], Sequence[T]]
+"""Writes many parts at once; the results are in the order of the parts."""
 BATCH_ITEMS = 200
 QUEUED_ITEMS = 5_000
 CONFLICT_TRIES = 5
@@ -40,6 +47,8 @@ class _Item:
     work: Callable[[Session], object]
     future: Future[object]
     topics: tuple[Topic, ...]
+    together: Together[object, object] | None = None
+    part: object = None
     conflicts: int = 0
     result: object = None
     error: Exception | None = None
@@ -56,6 +65,7 @@ class Writer:
         self._batch_items = batch_items
         self._queue: queue.Queue[_Item | None] = queue.Queue(maxsize=queued_items)
         self._again: list[_Item] = []
+        self._working = False
         self._closed = False
         # Guards `_closed` against a submit that would land behind the end marker, and the counters' tally.
         self._lock = threading.Lock()
@@ -71,7 +81,26 @@ class Writer:
         when the transaction failed. Raises DatabaseUnavailableError when too much is waiting, or after `close`.
         """
         future: Future[T] = Future()
-        item = _Item(work, cast("Future[object]", future), topics)
+        self._put(_Item(work, cast("Future[object]", future), topics))
+        return future
+
+    def submit_part(
+        self, together: Together[Part, T], part: Part, alone: Callable[[Session], T], *topics: Topic
+    ) -> Future[T]:
+        """As `submit`, and in one go with the other parts that wait for the same `together`.
+
+        When that raises, it is undone, and `alone` is run for each part in a savepoint of its own.
+        """
+        future: Future[T] = Future()
+        shared = cast("Together[object, object]", together)
+        self._put(_Item(alone, cast("Future[object]", future), topics, shared, part))
+        return future
+
+    def is_busy(self) -> bool:
+        """True while somebody waits for a commit."""
+        return self._working or not self._queue.empty()
+
+    def _put(self, item: _Item) -> None:
         with self._lock:
             if self._closed:
                 raise DatabaseUnavailableError("the server is shutting down; send this again when it is back")
@@ -81,7 +110,6 @@ class Writer:
                 raise DatabaseUnavailableError(
                     f"{self._queue.maxsize} writes wait for the database already; send this again in a few seconds"
                 ) from None
-        return future
 
     def count(self, name: str) -> None:
         """Add one to a counter soon, without waiting: however often this is called, one write at a time is queued.
@@ -118,7 +146,9 @@ class Writer:
         while not ended or self._again:
             batch, self._again = self._again, []
             if not batch and not ended:
+                self._working = False
                 first = self._queue.get()
+                self._working = True
                 ended = first is None
                 batch = [first] if first is not None else []
             while not ended and len(batch) < self._batch_items:
@@ -137,14 +167,35 @@ class Writer:
             return
         try:
             with self._database.write() as session:
-                for item in batch:
-                    self._apply(session, item)
+                for together, items in _runs(batch):
+                    if together is None or not self._apply_together(session, together, items):
+                        for item in items:
+                            self._apply(session, item)
         except Exception as error:  # noqa: BLE001 - whatever broke the transaction, everybody who waits must hear of it
             failure = error if isinstance(error, DatabaseUnavailableError) else _unexpected(error)
             for item in batch:
                 item.future.set_exception(item.error or failure)
             return
         self._tell(batch)
+
+    def _apply_together(self, session: Session, together: Together[object, object], items: Sequence[_Item]) -> bool:
+        """Run items of one kind in one savepoint; False when each has to be run alone."""
+        if len(items) == 1:
+            return False
+        try:
+            with session.begin_nested():
+                results = together(session, [item.part for item in items])
+        except DBAPIError as error:
+            if error.connection_invalidated or (isinstance(error, OperationalError) and not _is_conflict(error)):
+                raise
+            return False
+        except Exception:  # noqa: BLE001 - the one that it comes from raises it again, alone
+            return False
+        finally:
+            session.expunge_all()
+        for item, result in zip(items, results, strict=True):
+            item.result, item.error = result, None
+        return True
 
     def _apply(self, session: Session, item: _Item) -> None:
         """Run one item in its savepoint. Raises only what makes the whole transaction unusable."""
@@ -180,6 +231,12 @@ class Writer:
                 self._again.append(item)
             else:
                 item.future.set_exception(item.error)
+
+
+def _runs(batch: Sequence[_Item]) -> Iterator[tuple[Together[object, object] | None, list[_Item]]]:
+    """Neighbours of one kind, and everything in the order of its coming."""
+    for together, items in groupby(batch, key=lambda item: item.together):
+        yield together, list(items)
 
 
 def _is_conflict(error: DBAPIError) -> bool:

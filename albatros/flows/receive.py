@@ -7,6 +7,7 @@ committed. Where a move does not follow from the head known, the forge is asked 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -19,6 +20,7 @@ from albatros.db.builds import NewBuild, check_room, create_build
 from albatros.db.heads import Confirmed, HeadsInDoubtError, find_head, move_head
 from albatros.db.inbox import Arrival, Recorded, record_arrival, upsert_repo
 from albatros.db.models import Build, Repo
+from albatros.db.pushes import may_be_plain, record_pushes
 from albatros.db.signals import Topic
 from albatros.db.writer import Writer
 from albatros.domain.inbound import Head, HeadMoved, Inbound, RepoInfo
@@ -62,15 +64,41 @@ def receive(
     Raises UnauthorizedError, BadInputError, OverloadedError or DatabaseUnavailableError; nothing is written then but
     the count of refusals.
     """
+    return take(settings, writer, forge, read(writer, forge, headers, body), body)
+
+
+def read(writer: Writer, forge: Forge, headers: Mapping[str, str], body: bytes) -> Inbound:
+    """Verify a webhook, and only then parse it. Raises UnauthorizedError, which is counted, or BadInputError."""
     try:
         forge.verify(headers, body)
     except UnauthorizedError:
         writer.count(f"webhooks_refused.{forge.name}")
         raise
-    inbound = forge.parse(headers, body)
+    return forge.parse(headers, body)
+
+
+def take(settings: Settings, writer: Writer, forge: ForgeAdapter, inbound: Inbound, body: bytes) -> Receipt:
+    """Commit a webhook that was read, and what follows from it; asks the forge where it has to."""
     if inbound.pull is not None:
         inbound = pulls.decide(forge, inbound)
-    recorded = record(settings, writer, forge, inbound, body)
+    return answer(writer, forge, inbound, record(settings, writer, forge, inbound, body))
+
+
+def take_push(
+    settings: Settings, writer: Writer, forge: Forge, inbound: Inbound, body: bytes
+) -> Future[Recorded] | None:
+    """Have a push committed together with the others of this moment; None when it is none, and `take` has to.
+
+    The future raises HeadsInDoubtError when nothing was written, since the forge has to be asked: `take` does that.
+    """
+    if not may_be_plain(inbound):
+        return None
+    arrival = _arrival(settings, forge, inbound, body, {})
+    return writer.submit_part(record_pushes, arrival, partial(record_arrival, arrival=arrival), *_TOPICS)
+
+
+def answer(writer: Writer, forge: Forge, inbound: Inbound, recorded: Recorded) -> Receipt:
+    """The answer to a webhook that is committed; it is counted and logged."""
     status = HTTPStatus.OK if recorded.repeated else HTTPStatus.ACCEPTED
     if not recorded.repeated:
         writer.count(f"webhooks_accepted.{forge.name}")
@@ -95,18 +123,24 @@ def record(
     confirmed: Mapping[str, Confirmed] = MappingProxyType({}),
 ) -> Recorded:
     """Commit what arrived and the Builds that follow from it; `confirmed` is what the forge said already."""
-    repo = inbound.repo
-    listed = repo is not None and matches_any(repo.full_name, globs_of(settings, forge.name))
 
     def attempt(confirmed: Mapping[str, Confirmed]) -> Recorded:
-        arrival = Arrival(forge.name, inbound, body, listed, confirmed)
-        return commit(writer, partial(_record, arrival=arrival, queued_builds=settings.limits.queued_builds))
+        arrival = _arrival(settings, forge, inbound, body, confirmed)
+        return commit(writer, partial(_record, arrival=arrival))
 
-    return _until_certain(forge, repo, attempt, confirmed)
+    return _until_certain(forge, inbound.repo, attempt, confirmed)
 
 
-def _record(session: Session, arrival: Arrival, queued_builds: int) -> Recorded:
-    recorded = record_arrival(session, arrival, queued_builds)
+def _arrival(
+    settings: Settings, forge: Forge, inbound: Inbound, body: bytes | None, confirmed: Mapping[str, Confirmed]
+) -> Arrival:
+    repo = inbound.repo
+    listed = repo is not None and matches_any(repo.full_name, globs_of(settings, forge.name))
+    return Arrival(forge.name, inbound, body, listed, settings.limits.queued_builds, confirmed)
+
+
+def _record(session: Session, arrival: Arrival) -> Recorded:
+    recorded = record_arrival(session, arrival)
     if arrival.inbound.pull is not None and not recorded.repeated:
         pulls.end_overtaken(session, arrival.forge, arrival.inbound)
     return recorded
@@ -185,9 +219,14 @@ def commit(writer: Writer, work: Callable[[Session], T]) -> T:
     try:
         return writer.submit(work, *_TOPICS).result(COMMIT_SECONDS)
     except TimeoutError:
-        raise DatabaseUnavailableError(
-            f"the database did not commit within {COMMIT_SECONDS} s; send this again: it is taken once only"
-        ) from None
+        raise not_committed() from None
+
+
+def not_committed() -> DatabaseUnavailableError:
+    """What to raise after COMMIT_SECONDS."""
+    return DatabaseUnavailableError(
+        f"the database did not commit within {COMMIT_SECONDS} s; send this again: it is taken once only"
+    )
 
 
 def _until_certain(

@@ -96,6 +96,11 @@ class Forge(Protocol):
         """Its name in the settings and in /webhooks/NAME."""
         ...
 
+    @property
+    def reads_disk(self) -> bool:
+        """Its repositories lie on this machine, and `parse` looks at them."""
+        ...
+
     def verify(self, headers: Mapping[str, str], body: bytes) -> None:
         """Check the signature over the raw body in constant time; raise UnauthorizedError. Header names are lower."""
         ...

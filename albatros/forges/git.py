@@ -34,6 +34,8 @@ _SUFFIX = ".git"
 class GitForge:
     """Bare repositories on this machine."""
 
+    reads_disk = True
+
     def __init__(self, settings: ForgeSettings) -> None:
         self.name = settings.name
         self._secret = settings.webhook_secret.get_secret_value()

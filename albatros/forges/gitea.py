@@ -42,6 +42,8 @@ _PERMISSIONS = {
 class GiteaForge:
     """One Gitea or Forgejo server."""
 
+    reads_disk = False
+
     def __init__(self, settings: ForgeSettings) -> None:
         self.name = settings.name
         self._url = settings.url.rstrip("/")

@@ -75,6 +75,11 @@ def _headers_of(error: AlbatrosError) -> dict[str, str]:
 async def _on_albatros_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, AlbatrosError):
         raise error
+    return answer_error(request, error)
+
+
+def answer_error(request: Request, error: AlbatrosError) -> Response:
+    """The answer to a call that ended with one of our errors."""
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("a call failed", method=request.method, path=request.url.path, error=error.detail)
     if wants_html(request):
@@ -87,7 +92,7 @@ async def _on_albatros_error(request: Request, error: Exception) -> Response:
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    return await _on_albatros_error(request, BadInputError(_explain(error.errors())))
+    return answer_error(request, BadInputError(_explain(error.errors())))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -43,6 +43,7 @@ class WebServer:
     def __init__(self, app: FastAPI, sock: socket.socket) -> None:
         config = uvicorn.Config(
             app,
+            http="httptools",
             log_config=None,
             access_log=False,
             # X-Forwarded-* are read by our own middleware, from trusted proxies only.

@@ -1,6 +1,7 @@
-"""Webhooks: what forges post. A body is read piece by piece under its limit, then verified and committed in a thread.
+"""Webhooks: what forges post. A body is read piece by piece under its limit, then verified, and only then parsed.
 
-Bodies are unauthenticated until they are read: only a few large ones are held at once, and none for long.
+Bodies are unauthenticated until they are read: only a few large ones are held at once, and none for long. A small body
+is verified and parsed right here, since a thread costs more than that; a push waits for its commit without one.
 """
 
 from __future__ import annotations
@@ -8,24 +9,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from albatros.db.heads import HeadsInDoubtError
 from albatros.db.signals import Topic
-from albatros.errors import BadInputError, DatabaseUnavailableError, NotFoundError, OverloadedError, TooLargeError
-from albatros.flows.receive import Receipt, receive
+from albatros.errors import (
+    AlbatrosError,
+    BadInputError,
+    DatabaseUnavailableError,
+    NotFoundError,
+    OverloadedError,
+    TooLargeError,
+)
+from albatros.flows.receive import COMMIT_SECONDS, Receipt, answer, not_committed, read, take, take_push
+from albatros.forges.base import ForgeAdapter
 from albatros.http.deps import AppContext, context_of
+from albatros.http.problems import answer_error
 from albatros.log import get_logger
 
 log = get_logger(__name__)
-router = APIRouter(tags=["webhooks"])
 THREADS = 16
 """Webhooks that may be at work at once: apart from the other calls, since one may wait for its forge."""
 BODY_SECONDS = 30
+SMALL_BYTES = 64 << 10
 LARGE_BYTES = 1 << 20
 LARGE_BODIES = 4
 
@@ -77,37 +88,71 @@ async def intake_of(request: Request) -> Intake:
     return intake
 
 
-@router.post("/webhooks/{forge}", status_code=HTTPStatus.ACCEPTED, summary="Take in a forge's webhook")
-async def webhook(
-    forge: str,
-    request: Request,
-    context: Annotated[AppContext, Depends(context_of)],
-    intake: Annotated[Intake, Depends(intake_of)],
-) -> JSONResponse:
+router = APIRouter(tags=["webhooks"])
+PREFIX = "/webhooks/"
+
+
+@router.post(PREFIX + "{forge}", status_code=HTTPStatus.ACCEPTED, summary="Take in a forge's webhook")
+async def webhook(forge: str, request: Request) -> JSONResponse:
     """202 with the ids of the Builds made, or none and the reason; 200 with the first answer for the same delivery."""
+    context = await context_of(request)
     configured = context.forges.get(forge)
     if configured is None:
         raise NotFoundError("no forge of this name is configured; the webhook's address ends with a name of [[forges]]")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise BadInputError("only application/json is taken: set the webhook's content type to it in the forge")
+    intake = await intake_of(request)
     body = await intake.read(request, context.settings.limits.webhook_bytes)
-    headers: Mapping[str, str] = {name.lower(): value for name, value in request.headers.items()}
+    headers = dict(request.headers)
     try:
-        receipt = await to_thread.run_sync(
-            receive, context.settings, context.writer, configured, headers, body, limiter=intake.threads
-        )
+        receipt = await _take_in(context, intake, configured, headers, body)
     except DatabaseUnavailableError:
         # The forge may never send it again; what it tells is found by a look at its heads when the database is back.
         log.warning("a webhook could not be kept; the forge's heads will be compared instead", forge=forge)
         context.signals.notify(Topic.RECONCILER)
         raise
-    return _answer(receipt)
-
-
-def _answer(receipt: Receipt) -> JSONResponse:
     content = {"delivery": receipt.delivery, "builds": list(receipt.builds), "reason": receipt.reason}
     return JSONResponse(content, status_code=receipt.status)
+
+
+class Shortcut:
+    """Calls `webhook` without the framework, whose way to an endpoint costs as much as all the rest of a push."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].startswith(PREFIX):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        response: Response
+        try:
+            response = await webhook(scope["path"].removeprefix(PREFIX), request)
+        except AlbatrosError as error:
+            response = answer_error(request, error)
+        await response(scope, receive, send)
+
+
+async def _take_in(
+    context: AppContext, intake: Intake, forge: ForgeAdapter, headers: Mapping[str, str], body: bytes
+) -> Receipt:
+    writer, settings = context.writer, context.settings
+    if forge.reads_disk or len(body) > SMALL_BYTES:
+        inbound = await to_thread.run_sync(read, writer, forge, headers, body, limiter=intake.threads)
+    else:
+        inbound = read(writer, forge, headers, body)
+    push = take_push(settings, writer, forge, inbound, body)
+    if push is not None:
+        try:
+            async with asyncio.timeout(COMMIT_SECONDS):
+                return answer(writer, forge, inbound, await asyncio.wrap_future(push))
+        except HeadsInDoubtError:
+            log.debug("the forge is asked for a head", forge=forge.name, delivery=inbound.delivery_id)
+        except TimeoutError:
+            raise not_committed() from None
+    return await to_thread.run_sync(take, settings, writer, forge, inbound, body, limiter=intake.threads)
 
 
 def _announced(request: Request) -> int:

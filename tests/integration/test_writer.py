@@ -1,7 +1,7 @@
 """Group commit on both databases: nothing is told before its commit, and one item's failure is nobody else's."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import pytest
@@ -14,6 +14,7 @@ from albatros.db.session import Database, connect, now
 from albatros.db.signals import Signals, Topic
 from albatros.db.writer import Writer
 from albatros.errors import DatabaseUnavailableError
+from tests.support.server_process import eventually
 
 
 @pytest.fixture
@@ -105,6 +106,49 @@ def test_a_batch_is_one_transaction(postgres_url: str, signals: Signals) -> None
     database.dispose()
 
 
+def test_parts_of_one_kind_are_written_together(database: Database, writer: Writer) -> None:
+    calls: list[list[str]] = []
+
+    def together(session: Session, parts: Sequence[str]) -> list[str]:
+        calls.append(list(parts))
+        session.add_all(make_token(part) for part in parts)
+        return [part.upper() for part in parts]
+
+    def alone(session: Session) -> str:
+        raise AssertionError
+
+    gate = Gate(writer)
+    futures = [writer.submit_part(together, name, alone) for name in ("a", "b")]
+    between = writer.submit(partial(add_token, "c"))
+    gate.open()
+    between.result(10)
+    assert [future.result(10) for future in futures] == ["A", "B"]
+    assert calls == [["a", "b"]]
+    assert names(database) == ["a", "b", "c"]
+
+
+def test_parts_that_fail_together_are_written_alone(database: Database, writer: Writer) -> None:
+    """One part in the middle that cannot be written costs the others a second try, and nothing else."""
+
+    def together(session: Session, parts: Sequence[str]) -> list[str]:
+        session.add_all(make_token(part) for part in parts)
+        session.flush()
+        return list(parts)
+
+    def alone(name: str, session: Session) -> str:
+        session.add(make_token(name))
+        return "alone"
+
+    gate = Gate(writer)
+    futures = [writer.submit_part(together, name, partial(alone, name)) for name in ("a", "b", "b", "c")]
+    gate.open()
+    outcomes = [future.exception(10) or future.result(10) for future in futures]
+    assert outcomes[:2] == ["alone", "alone"]
+    assert isinstance(outcomes[2], IntegrityError)
+    assert outcomes[3] == "alone"
+    assert names(database) == ["a", "b", "c"]
+
+
 def test_a_failing_transaction_fails_its_whole_batch(database: Database, writer: Writer) -> None:
     def end_the_transaction(session: Session) -> None:
         session.connection().connection.cursor().execute("ROLLBACK")
@@ -132,6 +176,16 @@ def test_topics_are_notified_for_what_was_committed(writer: Writer, signals: Sig
         failed.result(10)
     assert signals.seen(Topic.SCHEDULER) == 1
     assert signals.seen(Topic.REPORTER) == 0
+
+
+def test_it_is_busy_until_everybody_is_answered(writer: Writer) -> None:
+    assert not writer.is_busy()
+    gate = Gate(writer)
+    assert writer.is_busy()
+    last = writer.submit(lambda session: None)
+    gate.open()
+    last.result(10)
+    eventually(lambda: not writer.is_busy(), lambda: "the writer is still busy")
 
 
 def test_a_full_queue_refuses_at_once(database: Database, signals: Signals) -> None:

@@ -13,6 +13,7 @@ class MemoryForge:
     """Takes a webhook whose `x-signature` is `good`, and reads what the test put into `inbound`."""
 
     name: str = "home"
+    reads_disk: bool = False
     infos: dict[str, RepoInfo] = field(default_factory=dict)
     refs: dict[str, dict[str, str]] = field(default_factory=dict)
     people: dict[str, Permission] = field(default_factory=dict)

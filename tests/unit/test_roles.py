@@ -125,6 +125,43 @@ def test_success_ends_the_slowness(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pauses == [2.0, 4.0, 2.0]
 
 
+def rests(*, is_busy: bool) -> list[float]:
+    """What a loop rests after steps that cost processor time."""
+    pauses: list[float] = []
+
+    class Stopping(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout or 0.0)
+            return self.is_set()
+
+    stopping = Stopping()
+
+    def work() -> bool:
+        until = time.thread_time() + 0.002
+        while time.thread_time() < until:
+            pass
+        if steps() is False:
+            stopping.set()
+        return True
+
+    steps = Steps(True, True)
+    loop = Loop("a-loop", Signals(), "work", work, FOREVER, lambda: is_busy)
+    loop._stopping = stopping
+    loop.start()
+    assert loop.join(30)
+    return pauses
+
+
+def test_it_rests_after_each_step_while_somebody_waits_for_an_answer() -> None:
+    pauses = rests(is_busy=True)
+    assert len(pauses) == 3
+    assert all(0.002 * roles.REST <= pause <= roles.LONGEST_REST for pause in pauses)
+
+
+def test_it_does_not_rest_while_nobody_waits() -> None:
+    assert rests(is_busy=False) == []
+
+
 def test_it_stops_while_it_waits_for_work() -> None:
     steps = Steps()
     loop = Loop("a-loop", Signals(), "work", steps, FOREVER)

@@ -98,7 +98,9 @@ def test_a_recorded_push_is_committed_before_the_202(server: Server, database: D
     assert (again.status_code, again.json()) == (200, value)
 
 
-@pytest.mark.parametrize(("name", "reason"), [("create", "push that comes with it"), ("pull_request", "not built")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("create", "push that comes with it"), ("pull_request", "could not be asked")]
+)
 def test_recorded_events_that_build_nothing(server: Server, database: Database, name: str, reason: str) -> None:
     builds = count(database, Build)
     answer = post(server, *recorded(name))
