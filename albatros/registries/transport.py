@@ -144,7 +144,9 @@ class Transport:
                         return
                     target = self.resolve(location, target)
         except BrokenConnectionError as error:
-            raise TryAgainError(f"{self.host} cannot be reached or broke off ({error})") from error
+            raise TryAgainError(
+                f"{self.host} cannot be reached or broke off ({error}); check its address, and that it runs"
+            ) from error
         raise RegistryError(f"{self.host} redirects {method} more than {_MAX_REDIRECTS} times")
 
     @contextmanager
