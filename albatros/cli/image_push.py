@@ -101,8 +101,9 @@ def run(request: PushRequest) -> int:
             outcomes = list(pool.map(lambda url: _push_to(url, made, request), request.destinations))
     if request.as_json:
         print_json(_as_json(image, outcomes, request))
-    else:
-        _print_outcomes(image, outcomes, request)
+    elif not request.dry_run:
+        for reference in (reference for outcome in outcomes for reference in outcome.references):
+            print(reference.pinned(image.digest), flush=True)
     return FAILED if any(outcome.error for outcome in outcomes) else DONE
 
 
@@ -150,9 +151,20 @@ def _proofs(made: _Made, address: str, name: str, request: PushRequest) -> Seque
 def _push_to(url: RegistryUrl, made: _Made, request: PushRequest) -> Outcome:
     """One destination from beginning to end; its failure is its own."""
     try:
-        return _push_names(url, made, request)
+        outcome = _push_names(url, made, request)
     except AlbatrosError as error:
-        return Outcome(str(url), error=error.detail)
+        outcome = Outcome(str(url), error=error.detail)
+    made.progress.say(_ended(outcome, request))
+    return outcome
+
+
+def _ended(outcome: Outcome, request: PushRequest) -> str:
+    """Said as soon as it ended: another destination may take much longer."""
+    if outcome.error:
+        return f"{outcome.destination}: {outcome.error}"
+    if request.dry_run:
+        return f"{outcome.destination}: would send {outcome.bytes_sent} bytes, {outcome.bytes_skipped} are there"
+    return f"{outcome.destination}: sent {outcome.bytes_sent} bytes, {outcome.bytes_skipped} were there"
 
 
 def _push_names(url: RegistryUrl, made: _Made, request: PushRequest) -> Outcome:
@@ -204,15 +216,3 @@ def _as_json(image: Image, outcomes: Sequence[Outcome], request: PushRequest) ->
             for outcome in outcomes
         ],
     }
-
-
-def _print_outcomes(image: Image, outcomes: Sequence[Outcome], request: PushRequest) -> None:
-    for outcome in outcomes:
-        if outcome.error:
-            note(f"{outcome.destination}: {outcome.error}")
-        elif request.dry_run:
-            note(f"{outcome.destination}: would send {outcome.bytes_sent} bytes, {outcome.bytes_skipped} are there")
-        else:
-            for reference in outcome.references:
-                print(reference.pinned(image.digest), flush=True)
-            note(f"{outcome.destination}: sent {outcome.bytes_sent} bytes, {outcome.bytes_skipped} were there")

@@ -11,6 +11,7 @@ from albatros.registries.base import Registry
 from albatros.registries.docker_config import config_path, find_credentials
 from albatros.registries.layout import PING_KEY
 from albatros.registries.opening import open_objects, open_registry
+from albatros.registries.retry import RetryPolicy
 
 
 def parse_reference(text: str) -> ImageReference:
@@ -28,10 +29,10 @@ def _is_static_registry(url: RegistryUrl) -> bool:
 
 
 @contextmanager
-def open_target(url: RegistryUrl) -> Iterator[Registry]:
+def open_target(url: RegistryUrl, policy: RetryPolicy | None = None) -> Iterator[Registry]:
     """The registry at `url`, closed at the end. Raises ConfigError when docker's configuration cannot be read."""
     credentials = find_credentials(url.host, config_path()) if url.kind is RegistryKind.DOCKER else None
-    registry = open_registry(url, credentials)
+    registry = open_registry(url, credentials, policy)
     try:
         yield registry
     finally:

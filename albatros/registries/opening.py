@@ -10,18 +10,22 @@ from albatros.registries.base import Credentials, Registry
 
 if TYPE_CHECKING:
     from albatros.registries.objects import ObjectStore
+    from albatros.registries.retry import RetryPolicy
 
 
-def open_registry(url: RegistryUrl, credentials: Credentials | None = None) -> Registry:
+def open_registry(
+    url: RegistryUrl, credentials: Credentials | None = None, policy: RetryPolicy | None = None
+) -> Registry:
     """The registry at `url`; nothing is asked of it yet.
 
-    `credentials` are for `docker://`, where None is anonymous, and for `s3://`, where None looks for AWS's own.
+    `credentials` are for `docker://`, where None is anonymous, and for `s3://`, where None looks for AWS's own;
+    `policy` says how often `docker://` is tried.
     Raises ConfigError when there are no keys for S3.
     """
     if url.kind is RegistryKind.DOCKER:
         from albatros.registries.oci import OciRegistry  # noqa: PLC0415 - each adapter costs start-up time of its own
 
-        return OciRegistry(url, credentials)
+        return OciRegistry(url, credentials, policy)
     from albatros.registries.static import StaticRegistry  # noqa: PLC0415 - as above
 
     return StaticRegistry(open_objects(url, credentials), url.s3.address if url.s3 else str(url))

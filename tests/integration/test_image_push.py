@@ -1,7 +1,9 @@
 """`albatros image` from its arguments to what skopeo pulls: archives, binaries, several destinations at once."""
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from albatros.images.streams import Reader
 from albatros.registries.serve import serve_directory
 from tests.services.registry import RegistryServer
 from tests.support.archives import Archive, elf, gzipped, layer
-from tests.support.faulty_registry import Fault, faulty_registry
+from tests.support.faulty_registry import HOLD, Fault, faulty_registry
 from tests.support.flakes import AMD64, ARM64, ARMV6, I386, Machine
 from tests.support.pulls import Remote, elf_machine
 from tests.tools import needs
@@ -240,6 +242,50 @@ def test_one_destination_that_fails_does_not_stop_the_others(image: Command, bin
     assert "refuses to begin an upload" in (refused["error"] or "")
     assert fine["error"] is None
     assert image("verify", f"dir:{tmp_path / 'registry'}/hello:v1").code == 0
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["first push", "layers known"])
+def test_one_destination_that_hangs_and_one_that_fails_midway_keep_nobody_waiting(
+    image: Command, archives: Path, tmp_path: Path, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_SETTLED_NS", 0)
+    first = image("push", archives, "-t", "hello:v1", "--to", f"dir:{tmp_path / 'before'}")
+    assert first.code == 0
+    environment = {**os.environ} if known else {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "empty")}
+    root = tmp_path / "registry"
+    with faulty_registry() as hanging, faulty_registry() as failing:
+        hanging.faults = [Fault("HEAD", "blobs", HOLD, times=99)]
+        failing.faults = [Fault("PUT", "manifests", 403, times=99)]
+        command = [sys.executable, "-m", "albatros", "image", "push", str(archives), "-t", "hello:v1", "--json"]
+        command += ["--to", hanging.url, failing.url, f"dir:{root}"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True) as running:
+            try:
+                said = _lines_until(
+                    running, f"{failing.url}: {failing.host} refuses to put", f"dir:{root}: tag v1 moved"
+                )
+                assert hanging.url not in said, "it has not answered yet"
+                assert image("verify", f"dir:{root}/hello:v1").code == 0
+                assert failing.count("PUT", "uploads") > 0
+            finally:
+                hanging.let_go.set()
+            printed = cast("Printed", json.loads(running.communicate()[0]))
+        assert running.returncode == 1
+    late, refused, fine = printed["destinations"]
+    assert (late["error"], fine["error"], bool(refused["error"])) == (None, None, True)
+    assert late["bytes_sent"] == fine["bytes_sent"] > 0
+    assert printed["digest"] in first.out
+
+
+def _lines_until(running: "subprocess.Popen[str]", *wanted: str) -> str:
+    """What a command says on stderr up to the last of these."""
+    assert running.stderr is not None
+    said = ""
+    while not all(text in said for text in wanted):
+        line = running.stderr.readline()
+        assert line, said
+        said += line
+    return said
 
 
 def test_credentials_come_from_dockers_configuration(image: Command, binary: Path, tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ CUT_AFTER = "cut after"
 CUT_HALFWAY = "cut halfway"
 """Take the first half of the body, then close the connection."""
 
+HOLD = "hold"
+"""Answer nothing until `let_go` is set, then do what was asked."""
+
 
 @dataclass
 class Fault:
@@ -74,6 +77,7 @@ class FaultyRegistry:
     challenge_scope: str = ""
     page_size: int = 1000
     lock: threading.Lock = field(default_factory=threading.Lock)
+    let_go: threading.Event = field(default_factory=threading.Event)
 
     @property
     def url(self) -> str:
@@ -108,6 +112,7 @@ def faulty_registry() -> Iterator[FaultyRegistry]:
         try:
             yield registry
         finally:
+            registry.let_go.set()
             server.shutdown()
             thread.join()
 
@@ -138,7 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and isinstance(fault.action, int):
             self._answer(fault.action, fault.body, fault.headers)
             return
-        self.silent = fault is not None
+        if fault is not None and fault.action == HOLD:
+            self.state.let_go.wait()
+        self.silent = fault is not None and fault.action != HOLD
         if self.path.startswith("/token"):
             self._token(body)
         elif not self._authorized():
