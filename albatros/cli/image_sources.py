@@ -15,6 +15,7 @@ from albatros.images.directory import is_layout, open_layout
 from albatros.images.memory import stamp
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+DESCRIPTION_SUFFIX = ".json"
 STANDARD_INPUT = "-"
 _OPERATING_SYSTEM = "linux"
 
@@ -52,7 +53,8 @@ def _split(argument: str) -> tuple[Platform | None, str]:
 
 def _archives(directory: Path, entrypoint: str) -> Iterator[Source]:
     for entry in sorted(directory.iterdir()):
-        if entry.is_file() and (entry.name.endswith(ARCHIVE_SUFFIXES) or _is_description(entry)):
+        described = entry.suffix == DESCRIPTION_SUFFIX
+        if entry.is_file() and (entry.name.endswith(ARCHIVE_SUFFIXES) or (described and _is_description(entry))):
             yield _file(entry, None, entry.name, entrypoint)
         elif is_layout(entry):
             yield _layout(entry, None)
@@ -79,9 +81,12 @@ def _file(path: Path, explicit: Platform | None, place: str, entrypoint: str) ->
 
 def _is_description(path: Path) -> bool:
     """Whether a file is JSON of nix2container; few are, and what reads it takes time to load."""
-    with path.open("rb") as file:
-        if file.read(1) != b"{":
-            return False
+    try:
+        with path.open("rb") as file:
+            if file.read(1) != b"{":
+                return False
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     from albatros.images import nix2container
 
     return nix2container.is_description(path)

@@ -124,6 +124,7 @@ def test_a_directory_of_descriptions(store: Store, tmp_path: Path, capsys: pytes
     for architecture in ("amd64", "arm64"):
         (directory / f"linux.{architecture}.json").symlink_to(store.describe(architecture))
     (directory / "notes.json").write_text('{"a": 1}')
+    (directory / "notes.txt").symlink_to(store.describe("386"))
     assert push(tmp_path, directory) == 0
     assert "linux/amd64, linux/arm64/v8" in capsys.readouterr().err
 

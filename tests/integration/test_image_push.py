@@ -162,6 +162,12 @@ def test_binaries_become_an_image(image: Command, tmp_path: Path, compression: s
             assert Remote(host, "hello").pull("v1", ARMV6) == program(ARMV6)
 
 
+def test_a_dry_run_prints_no_reference(image: Command, binary: Path, tmp_path: Path) -> None:
+    done = image("push", binary, "-t", "hello:v1", "--to", f"dir:{tmp_path / 'registry'}", "--dry-run")
+    assert (done.code, done.out) == (0, "")
+    assert "bytes, 0 are there" in done.err
+
+
 def test_a_push_run_again_sends_nothing_and_a_dry_run_says_so(image: Command, archives: Path, tmp_path: Path) -> None:
     push = ("push", archives, "-t", "hello:v1", "--json", "--to", f"dir:{tmp_path / 'registry'}")
     dry = image(*push, "--dry-run")
