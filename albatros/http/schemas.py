@@ -10,6 +10,7 @@ from typing import Annotated, Generic, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from albatros.domain.access import Scope
 from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, PublicationState, Reason, Trigger
 
 Item = TypeVar("Item")
@@ -227,6 +228,33 @@ class TriggerIn(_In):
     """What to build."""
 
     ref: str = Field(min_length=1, max_length=1024, description="a branch, a tag, a whole ref or a full commit id")
+
+
+class TokenIn(_In):
+    """A token to be made."""
+
+    name: str = Field(min_length=1, max_length=100, description="what it is for; yours alone")
+    scope: Scope = Field(Scope.READ, description="what it may do at most")
+    days: int = Field(90, ge=1, le=366, description="how long it lives")
+    bound: str = Field("", max_length=400, description="FORGE[/OWNER[/NAME]] that it is for; empty: every repo")
+
+
+class TokenOut(_Out):
+    """A token without its secret."""
+
+    id: int
+    name: str
+    scope: Scope
+    bound: str = Field(description="FORGE[/OWNER[/NAME]] that it is for; empty: every repo")
+    created_at: Time
+    expires_at: Time | None
+    last_used_at: Time | None = Field(description="to the minute")
+
+
+class MadeTokenOut(TokenOut):
+    """A token, this once with its secret."""
+
+    token: str
 
 
 class AddRepoIn(_In):

@@ -100,6 +100,12 @@ def fake_oauth() -> Iterator[FakeOAuth]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
             form = {key: values[0] for key, values in parse_qs(body).items()}
             state.calls.append(f"{self.command} {self.path}")
+            if self.path.startswith(("/login/oauth/authorize?", "/oauth/authorize?")):
+                self.send_response(302)
+                self.send_header("Location", state.approve(state.url + self.path))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             status, value = state.route(self.command, self.path, form, self.headers.get("Authorization", ""))
             data = json.dumps(value).encode()
             if state.answer is not None and self.command == "POST":

@@ -43,6 +43,8 @@ class Needs(Enum):
     OPERATOR = auto()
     FORM = auto()
     """The same as CHANGE, for the forms of a page, which a token cannot send."""
+    OWN = auto()
+    """It is about the caller's own tokens."""
     SESSION = auto()
     """It is about the caller's own session and nothing else."""
     BADGE = auto()
@@ -62,6 +64,12 @@ ROUTES = {
     "GET /login/{forge}": Needs.NOTHING,
     "GET /login/{forge}/callback": Needs.NOTHING,
     "POST /logout": Needs.SESSION,
+    "GET /settings": Needs.OWN,
+    "POST /settings/tokens": Needs.OWN,
+    "POST /settings/tokens/{token_id}/revoke": Needs.OWN,
+    "GET /api/v1/tokens": Needs.OWN,
+    "POST /api/v1/tokens": Needs.OWN,
+    "DELETE /api/v1/tokens/{id}": Needs.OWN,
     "GET /static/{name}": Needs.NOTHING,
     "GET /favicon.ico": Needs.NOTHING,
     "GET /healthz": Needs.NOTHING,
@@ -185,9 +193,10 @@ def target(api: Api, path: str) -> str:
         "jobs": mine["jobs"][1]["id"],
         "images": mine["images"][0]["id"],
         "artifacts": mine["artifacts"][0]["id"],
+        "tokens": 999999,
     }
     kind = next((kind for kind in ids if f"/{kind}/{{" in path), "")
-    path = re.sub(r"\{(id|build_id|job_id)\}", lambda _: str(ids[kind]), path)
+    path = re.sub(r"\{(id|build_id|job_id|token_id)\}", lambda _: str(ids[kind]), path)
     return path.replace("{forge}", "home").replace("{owner}", "alba").replace("{name}", "keys")
 
 
@@ -213,7 +222,7 @@ def call(client: httpx.Client, api: Api, route: str) -> tuple[int, str]:
 def expected(actor: Actor, route: str, needed: Needs, *, by_token: bool) -> set[int]:
     """The statuses that this answer may have."""
     changes = not route.startswith(("GET", "HEAD"))
-    if needed in {Needs.NOTHING, Needs.LIST, Needs.BADGE}:
+    if needed in {Needs.NOTHING, Needs.LIST, Needs.BADGE, Needs.OWN}:
         return set(range(200, 500))
     if actor.anonymous and (changes or needed is Needs.OPERATOR):
         return {401}
