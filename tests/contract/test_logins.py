@@ -6,7 +6,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 
 from albatros.errors import UnauthorizedError
@@ -15,6 +14,7 @@ from albatros.forges.oauth import OAuthLogin
 from albatros.settings import ForgeSettings
 from tests.services.gitea_server import ADMIN, GiteaServer
 from tests.support.fake_oauth import CLIENT_ID, CLIENT_SECRET, fake_oauth
+from tests.support.gitea_login import make_application, somebody
 
 CALLBACK = "http://127.0.0.1:9/login/home/callback"
 
@@ -52,27 +52,10 @@ def _fake(kind: str) -> Iterator[World]:
 
 @contextmanager
 def _real(gitea: GiteaServer) -> Iterator[World]:
-    made = gitea.api(
-        "POST",
-        "/user/applications/oauth2",
-        {"name": secrets.token_hex(4), "redirect_uris": [CALLBACK], "confidential_client": True},
-    )
-    assert isinstance(made, dict)
-    settings = settings_of("gitea", gitea.url, made["client_id"], made["client_secret"])
-    with httpx.Client(base_url=gitea.url, timeout=30) as browser:
-        browser.post("/user/login", data={"user_name": ADMIN, "password": gitea.password})
-
-        def approve(address: str) -> str:
-            asked = {key: values[0] for key, values in parse_qs(urlsplit(address).query).items()}
-            answer = browser.get(address)
-            if answer.status_code == httpx.codes.OK:
-                fields = ("client_id", "state", "scope", "nonce", "redirect_uri")
-                form = {key: asked[key] for key in fields} | {"granted": "true"}
-                answer = browser.post("/login/oauth/grant", data=form)
-            return str(answer.headers["location"])
-
-        with closing(OAuthLogin(settings)) as login:
-            yield World(settings, login, approve, ADMIN)
+    made = make_application(gitea, CALLBACK)
+    settings = settings_of("gitea", gitea.url, made.client_id, made.client_secret)
+    with somebody(gitea, ADMIN, gitea.password) as person, closing(OAuthLogin(settings)) as login:
+        yield World(settings, login, person.approve, ADMIN)
 
 
 @pytest.fixture(params=["fake gitea", "fake forgejo", "gitea"])

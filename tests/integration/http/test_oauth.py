@@ -1,5 +1,6 @@
 """Logging in with a forge, as a browser goes through it: out, and back with what belongs to this login alone."""
 
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,12 +11,15 @@ import pytest
 
 from albatros.db import people
 from albatros.forges.base import Permission
+from albatros.forges.gitea import GiteaForge
 from albatros.forges.oauth import OAuthLogin
 from albatros.http import sessions
 from albatros.http.sessions import SessionSigner, signer
 from albatros.settings import ForgeSettings
+from tests.services.gitea_server import ADMIN, GiteaServer
 from tests.support.api import Api
 from tests.support.fake_oauth import CLIENT_ID, CLIENT_SECRET, FakeOAuth, fake_oauth
+from tests.support.gitea_login import make_application, somebody
 
 # Nothing here depends on the kind of database.
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -281,3 +285,42 @@ def test_over_https_cookies_are_for_this_host_alone(browser: httpx.Client, site:
     assert "Secure" in cookie
     assert "Path=/" in cookie
     assert "Domain" not in cookie
+
+
+def test_a_person_of_a_real_gitea_sees_what_it_lets_them_see(api: Api, gitea: GiteaServer) -> None:
+    name, password = f"ines-{secrets.token_hex(4)}", secrets.token_hex(12)
+    account: dict[str, object] = {"username": name, "email": f"{name}@example.org", "password": password}
+    gitea.api("POST", "/admin/users", {**account, "must_change_password": False})
+    gitea.api("POST", "/user/repos", {"name": "keys", "private": True})
+    made = make_application(gitea, f"{api.url}/login/home/callback")
+    settings = ForgeSettings.model_validate(
+        {
+            "name": "home",
+            "kind": "gitea",
+            "url": gitea.url,
+            "token": gitea.token,
+            "webhook_secret": "not-a-secret",
+            "oauth_client_id": made.client_id,
+            "oauth_client_secret": made.client_secret,
+        }
+    )
+    path = f"/builds/{api.seeded.private}"
+    with (
+        closing(OAuthLogin(settings)) as login,
+        closing(GiteaForge(settings)) as asked,
+        somebody(gitea, name, password) as person,
+        httpx.Client(base_url=api.url, headers={**HTML, "Origin": api.url}) as browser,
+    ):
+        object.__setattr__(api.context, "logins", {"home": login})
+        object.__setattr__(api.context, "permissions", {"home": asked})
+        answer = browser.get(person.approve(begin(browser, path)))
+        assert (answer.status_code, answer.headers["location"]) == (303, path)
+        assert browser.get(path).status_code == 404
+        gitea.api("PUT", f"/repos/{ADMIN}/keys/collaborators/{name}", {"permission": "write"})
+        api.context.roles._answers.clear()
+        page = browser.get(path)
+        assert page.status_code == 200
+        assert ">Run again<" in page.text
+        gitea.api("DELETE", f"/repos/{ADMIN}/keys/collaborators/{name}")
+        api.context.roles._answers.clear()
+        assert browser.get(path).status_code == 404
