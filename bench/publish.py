@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +15,12 @@ from bench.inputs import Inputs, make_inputs
 from bench.pipelines import ALBATROS, FAST, NAME, PEERS, TAG, Cost, Pipeline, run
 from bench.report import Figure, say
 from tests.services.registry import RegistryServer, start_registry
+from tests.tools import missing
 
 SMALL_MIB, LARGE_MIB = 25, 200
-ROUNDS = {SMALL_MIB: 5, LARGE_MIB: 3}
+ROUNDS = {SMALL_MIB: 5, LARGE_MIB: 2}
+PAUSE_SECONDS = 3.0
+"""The disk writes what the one before left, and a file that was made just now is not taken for unchanged."""
 AIM_FIRST, AIM_FAST, AIM_UNCHANGED, AIM_IN_SERVER = 0.6, 0.35, 1.0, 0.2
 AIM_PEAK_MIB = 120
 FIRST, UNCHANGED, CHANGED = "first push", "unchanged push", "one platform changed"
@@ -34,7 +38,12 @@ _Rounds = Mapping[tuple[str, str], list[_Seen]]
 
 
 def measure(mib: int) -> Sequence[Figure]:
-    """Rounds of every pipeline in turn, each into an empty registry. Raises RuntimeError when a command fails."""
+    """Rounds of every pipeline in turn, each into an empty registry.
+
+    Raises RuntimeError when a program is missing or fails.
+    """
+    if lacking := missing("crane", "docker-registry", "go", "regctl", "skopeo"):
+        raise RuntimeError(lacking)
     with tempfile.TemporaryDirectory(prefix="albatros-bench-") as directory:
         inputs = make_inputs(Path(directory), mib)
         rounds: dict[tuple[str, str], list[_Seen]] = {}
@@ -42,6 +51,7 @@ def measure(mib: int) -> Sequence[Figure]:
         for number in range(ROUNDS[mib]):
             for pipeline in (ALBATROS, *PEERS, FAST):
                 say(f"{mib} MiB a platform, round {number + 1}: {pipeline.name}")
+                time.sleep(PAUSE_SECONDS)
                 for what, seen in _push(pipeline, inputs).items():
                     rounds.setdefault((pipeline.name, what), []).append(seen)
             with start_registry() as registry:

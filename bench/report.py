@@ -63,6 +63,10 @@ def machine() -> dict[str, str]:
         "commit": _output("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
         "nix": _output("nix", "--version"),
         "go": _output("go", "version"),
+        "skopeo": _output("skopeo", "--version"),
+        "crane": _output("crane", "version"),
+        "regctl": _output("regctl", "version", "--format", "{{.VCSTag}}"),
+        "registry": _output("docker-registry", "--version"),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "load_at_start": load(),
     }
