@@ -51,7 +51,6 @@ def create_app(context: AppContext) -> FastAPI:
     problems.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)
-    app.add_middleware(webhooks.Shortcut)
     app.add_middleware(LastCatch)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(TrustedProxies, trusted=trusted)

@@ -9,6 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from albatros.errors import ConfigError
+from albatros.http.webhooks import Shortcut
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 30
@@ -42,7 +43,7 @@ class WebServer:
 
     def __init__(self, app: FastAPI, sock: socket.socket) -> None:
         config = uvicorn.Config(
-            app,
+            Shortcut(app),
             http="httptools",
             log_config=None,
             access_log=False,

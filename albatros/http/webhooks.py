@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from albatros.db.heads import HeadsInDoubtError
 from albatros.db.signals import Topic
@@ -29,6 +29,7 @@ from albatros.errors import (
 from albatros.flows.receive import COMMIT_SECONDS, Receipt, answer, not_committed, read, take, take_push
 from albatros.forges.base import ForgeAdapter
 from albatros.http.deps import AppContext, context_of
+from albatros.http.guards import LastCatch, SecurityHeaders
 from albatros.http.problems import answer_error
 from albatros.log import get_logger
 
@@ -48,9 +49,9 @@ class Intake:
         self.threads = CapacityLimiter(THREADS)
         self._large = 0
 
-    async def read(self, request: Request, limit: int) -> bytes:
+    async def read(self, request: Request, headers: Mapping[str, str], limit: int) -> bytes:
         """The body. Raises TooLargeError over `limit` bytes, OverloadedError when too many large ones are held."""
-        if _announced(request) > limit:
+        if _announced(headers) > limit:
             raise TooLargeError(f"a webhook's body may have {limit} bytes (limits.webhook_bytes)")
         body = bytearray()
         holds = False
@@ -99,12 +100,12 @@ async def webhook(forge: str, request: Request) -> JSONResponse:
     configured = context.forges.get(forge)
     if configured is None:
         raise NotFoundError("no forge of this name is configured; the webhook's address ends with a name of [[forges]]")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise BadInputError("only application/json is taken: set the webhook's content type to it in the forge")
     intake = await intake_of(request)
-    body = await intake.read(request, context.settings.limits.webhook_bytes)
-    headers = dict(request.headers)
+    body = await intake.read(request, headers, context.settings.limits.webhook_bytes)
     try:
         receipt = await _take_in(context, intake, configured, headers, body)
     except DatabaseUnavailableError:
@@ -119,14 +120,16 @@ async def webhook(forge: str, request: Request) -> JSONResponse:
 class Shortcut:
     """Calls `webhook` without the framework, whose way to an endpoint costs as much as all the rest of a push."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: FastAPI) -> None:
         self._app = app
+        self._webhook = SecurityHeaders(LastCatch(self._answer))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].startswith(PREFIX):
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope, receive)
+        short = scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(PREFIX)
+        await (self._webhook if short else self._app)(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request({**scope, "app": self._app}, receive)
         response: Response
         try:
             response = await webhook(scope["path"].removeprefix(PREFIX), request)
@@ -155,8 +158,8 @@ async def _take_in(
     return await to_thread.run_sync(take, settings, writer, forge, inbound, body, limiter=intake.threads)
 
 
-def _announced(request: Request) -> int:
-    text = request.headers.get("content-length", "0")
+def _announced(headers: Mapping[str, str]) -> int:
+    text = headers.get("content-length", "0")
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise BadInputError("the Content-Length is no number")
     return int(text)
