@@ -10,7 +10,7 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from importlib.metadata import version
@@ -27,8 +27,10 @@ from albatros.registries.aws import S3Keys
 from albatros.registries.base import BlobOpener
 from albatros.registries.layout import Headers
 from albatros.registries.objects import CHUNK, StoredObject
+from albatros.registries.retry import HostGate, Result, RetryPolicy, TryAgainError
 
 if TYPE_CHECKING:
+    from obstore import GetResult, ObjectMeta
     from obstore.store import S3Config, S3Credential
     from typing_extensions import Buffer
 
@@ -41,6 +43,8 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]{1,300})</Message>")
+_BROKE_OFF = "response body"
+"""In the library's words for an answer whose body was cut short."""
 _TRIES = 5
 _TRY_FOR = timedelta(minutes=3)
 _REQUEST_TIMEOUT = timedelta(minutes=5)
@@ -55,6 +59,7 @@ class S3Objects:
         self._keys = keys
         self._prefix = f"{location.prefix}/" if location.prefix else ""
         self._bucket_seen = False
+        self._gate = HostGate(RetryPolicy(), _PARALLEL_PARTS)
         self._store = S3Store(
             location.bucket,
             config=_place(location),
@@ -70,19 +75,69 @@ class S3Objects:
 
     def find(self, key: str) -> StoredObject | None:
         """What a HEAD says of an object."""
-        with self._plain_errors(f"to look for {key}"):
-            try:
-                found = obstore.head(self._store, self._prefix + key)
-            except FileNotFoundError:
-                self._check_bucket()
-                return None
+
+        def head() -> ObjectMeta | None:
+            with suppress(FileNotFoundError):
+                return obstore.head(self._store, self._prefix + key)
+            return None
+
+        found = self._again(f"to look for {key}", head)
+        if found is None:
+            self._check_bucket()
+            return None
         return StoredObject(key, found["size"], found["last_modified"])
 
     def put(self, key: str, body: BlobOpener, headers: Headers) -> None:
         """Write an object; one that is larger than a part goes in parts, and appears when the last one is there."""
+        self._again(f"to write {key}", lambda: self._put(self._prefix + key, body, headers))
+
+    def open(self, key: str) -> BinaryIO:
+        """Read an object as it comes."""
+
+        def get() -> GetResult | None:
+            with suppress(FileNotFoundError):
+                return obstore.get(self._store, self._prefix + key)
+            return None
+
+        found = self._again(f"to read {key}", get)
+        if found is None:
+            self._check_bucket()
+            raise NotFoundError(f"{self._location.address} has no {key}")
+        return io.BufferedReader(_Reader(self, key, iter(found.stream(min_chunk_size=CHUNK))), CHUNK)
+
+    def names(self, prefix: str) -> list[str]:
+        """The names below a prefix, which ends with `/`."""
+        found = self._again(
+            f"to list {prefix}", lambda: obstore.list_with_delimiter(self._store, self._prefix + prefix)
+        )
+        return sorted(item["path"].rpartition("/")[2] for item in found["objects"])
+
+    def walk(self, prefix: str) -> Iterator[StoredObject]:
+        """Every object below a prefix, a page at a time."""
+        page, last = self._page(prefix, None), ""
+        while page:
+            for item in page:
+                last = item["path"]
+                yield StoredObject(last.removeprefix(self._prefix), item["size"], item["last_modified"])
+            page = self._page(prefix, last) if len(page) == _PAGE else ()
+
+    def touch(self, key: str) -> bool:
+        """Copy an object onto itself, which Garage takes for a new one; AWS refuses this."""
+        try:
+            with self._plain_errors(f"to touch {key}"):
+                obstore.copy(self._store, self._prefix + key, self._prefix + key)
+        except (RegistryError, NotFoundError):
+            return False
+        return True
+
+    def delete(self, key: str) -> None:
+        """Remove an object; S3 does not say whether it was there."""
+        with suppress(NotFoundError):
+            self._again(f"to delete {key}", lambda: obstore.delete(self._store, self._prefix + key))
+
+    def _put(self, path: str, body: BlobOpener, headers: Headers) -> None:
         attributes = {"Content-Type": headers.content_type, "Cache-Control": headers.cache_control}
-        path = self._prefix + key
-        with self._plain_errors(f"to write {key}"), body() as stream:
+        with body() as stream:
             chunks = iter(lambda: stream.read(CHUNK), b"")
             head = bytearray()
             for chunk in chunks:
@@ -96,49 +151,28 @@ class S3Objects:
                     return
             obstore.put(self._store, path, bytes(head), attributes=attributes, use_multipart=False)
 
-    def open(self, key: str) -> BinaryIO:
-        """Read an object as it comes."""
-        with self._plain_errors(f"to read {key}"):
-            try:
-                found = obstore.get(self._store, self._prefix + key)
-            except FileNotFoundError as error:
-                self._check_bucket()
-                raise NotFoundError(f"{self._location.address} has no {key}") from error
-        return io.BufferedReader(_Reader(self, key, iter(found.stream(min_chunk_size=CHUNK))), CHUNK)
+    def _page(self, prefix: str, after: str | None) -> Sequence[ObjectMeta]:
+        """The first objects below a prefix, or those after one."""
 
-    def names(self, prefix: str) -> list[str]:
-        """The names below a prefix, which ends with `/`."""
-        with self._plain_errors(f"to list {prefix}"):
-            found = obstore.list_with_delimiter(self._store, self._prefix + prefix)
-        return sorted(item["path"].rpartition("/")[2] for item in found["objects"])
+        def first() -> Sequence[ObjectMeta]:
+            return next(obstore.list(self._store, self._prefix + prefix, offset=after, chunk_size=_PAGE), ())
 
-    def walk(self, prefix: str) -> Iterator[StoredObject]:
-        """Every object below a prefix, a page at a time."""
-        with self._plain_errors(f"to list {prefix}"):
-            for page in obstore.list(self._store, self._prefix + prefix, chunk_size=_PAGE):
-                for item in page:
-                    key = item["path"].removeprefix(self._prefix)
-                    yield StoredObject(key, item["size"], item["last_modified"])
-
-    def touch(self, key: str) -> bool:
-        """Copy an object onto itself, which Garage takes for a new one; AWS refuses this."""
-        try:
-            with self._plain_errors(f"to touch {key}"):
-                obstore.copy(self._store, self._prefix + key, self._prefix + key)
-        except (RegistryError, NotFoundError):
-            return False
-        return True
-
-    def delete(self, key: str) -> None:
-        """Remove an object; S3 does not say whether it was there."""
-        with self._plain_errors(f"to delete {key}"), suppress(FileNotFoundError):
-            obstore.delete(self._store, self._prefix + key)
+        return self._again(f"to list {prefix}", first)
 
     def _check_bucket(self) -> None:
         """A HEAD does not tell a missing bucket from a missing object, so it is asked for once."""
         if not self._bucket_seen:
-            obstore.list_with_delimiter(self._store, f"{self._prefix}{layout.LEASES}")
+            self.names(layout.LEASES)
             self._bucket_seen = True
+
+    def _again(self, doing: str, work: Callable[[], Result]) -> Result:
+        """The library repeats a request that got no answer, but not one whose answer broke off."""
+
+        def attempt(_number: int) -> Result:
+            with self._plain_errors(doing):
+                return work()
+
+        return self._gate.run(attempt)
 
     @contextmanager
     def _plain_errors(self, doing: str) -> Iterator[None]:
@@ -158,7 +192,8 @@ class S3Objects:
             )
         said = f"{status} {code} {message}".strip()
         if not status or int(status) in _PASSING:
-            return RegistryUnavailableError(
+            kind = TryAgainError if _BROKE_OFF in text else RegistryUnavailableError
+            return kind(
                 f"{where.host} cannot be used {doing} in bucket {where.bucket!r}: {said or 'it does not answer'}; "
                 "check that it runs and that the endpoint is right"
             )

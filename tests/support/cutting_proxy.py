@@ -29,6 +29,7 @@ class CuttingProxy:
     seen: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(Direction, 0))
     cut: tuple[Direction, int] | None = None
     cuts: int = 0
+    sockets: list[socket.socket] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def arm(self, direction: Direction, after: int) -> None:
@@ -36,6 +37,12 @@ class CuttingProxy:
         with self.lock:
             self.seen = dict.fromkeys(Direction, 0)
             self.cut = (direction, after)
+
+    def close(self) -> None:
+        """Break every connection: clients keep some for later."""
+        with self.lock:
+            for open_socket in self.sockets:
+                _shut(open_socket)
 
     def allowed(self, direction: Direction, size: int) -> int:
         """How many of the next bytes may pass; fewer than `size`: then the connection breaks."""
@@ -51,7 +58,7 @@ class CuttingProxy:
 
 @contextmanager
 def cutting_proxy(upstream: str) -> Iterator[CuttingProxy]:
-    """A running proxy on loopback to `HOST:PORT`; its clients are gone at the end."""
+    """A running proxy on loopback to `HOST:PORT`."""
     host, _, port = upstream.rpartition(":")
     proxy = CuttingProxy((host, int(port)))
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -62,6 +69,7 @@ def cutting_proxy(upstream: str) -> Iterator[CuttingProxy]:
             yield proxy
         finally:
             listener.shutdown(socket.SHUT_RDWR)
+            proxy.close()
             accepting.join()
 
 
@@ -77,6 +85,8 @@ def _accept(listener: socket.socket, proxy: CuttingProxy) -> None:
 
 def _connect(client: socket.socket, proxy: CuttingProxy) -> None:
     with client, socket.create_connection(proxy.upstream, SECONDS) as server:
+        with proxy.lock:
+            proxy.sockets += [client, server]
         back = threading.Thread(target=_carry, args=(server, client, Direction.TO_CLIENT, proxy))
         back.start()
         _carry(client, server, Direction.TO_SERVER, proxy)
@@ -90,6 +100,10 @@ def _carry(source: socket.socket, target: socket.socket, direction: Direction, p
             target.sendall(data[:allowed])
             if allowed < len(data):
                 break
-    for end in (source, target):
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
+    _shut(source)
+    _shut(target)
+
+
+def _shut(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
