@@ -14,8 +14,8 @@ from albatros.db.models import Build, Event, Job, Repo
 from albatros.db.outbox import AGGREGATE, DueStatus, StatusWish, put_statuses
 from albatros.db.session import now
 from albatros.db.upsert import table_of
-from albatros.domain.states import BuildState, JobKind, JobState, Trigger
-from albatros.errors import OverloadedError
+from albatros.domain.states import BuildState, JobKind, JobState, Trigger, is_end
+from albatros.errors import ConflictError, OverloadedError
 
 _OPEN_BUILDS = "open_builds"
 _ASK_APPROVAL = "waits: a person with write access comments /approve {}"
@@ -56,6 +56,12 @@ class NewBuild:
     def waits(self) -> bool:
         """True until a person who may push has approved its commit."""
         return self.needs_approval and not self.approved_by
+
+
+def trusted_build(session: Session, repo_id: int, commit: str) -> int | None:
+    """The number of a Build of a commit by somebody who may push."""
+    trusted = select(Build.number).where(Build.repo_id == repo_id, Build.commit == commit, Build.trusted.is_(True))
+    return session.scalar(trusted.limit(1))
 
 
 def check_room(session: Session, queued_builds: int, new: int = 1) -> None:
@@ -173,3 +179,32 @@ def _status_of(build: _Made) -> DueStatus:
     text = f"build {build.number} {_first_message(build.new) or 'is queued'}"
     wish = StatusWish(AGGREGATE, _first_state(build.new), text, f"/builds/{build.id}")
     return DueStatus(build.repo_id, build.new.commit, build.id, wish)
+
+
+def build_again(session: Session, old: Build, queued_builds: int) -> int:
+    """Make a Build of the same commit at the same place of its ref; returns its id.
+
+    What needs approval and has none waits for it again.
+    Raises ConflictError while the old one is open, OverloadedError when `queued_builds` Builds are open.
+    """
+    if not is_end(old.state):
+        raise ConflictError(f"build {old.id} is {old.state}: cancel it, or wait for its end, before a rerun")
+    check_room(session, queued_builds)
+    new = NewBuild(
+        ref=old.ref,
+        commit=old.commit,
+        sequence=old.sequence,
+        trigger=Trigger.RERUN,
+        flavor=old.flavor,
+        trusted=old.trusted,
+        author=old.author,
+        title=old.title,
+        rerun_of=old.id,
+        pull=old.pull,
+        from_fork=old.from_fork,
+        head_label=old.head_label,
+        base_commit=old.base_commit,
+        needs_approval=old.needs_approval,
+        approved_by=old.approved_by,
+    )
+    return create_build(session, old.repo_id, new)

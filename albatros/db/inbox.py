@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from sqlalchemy import Executable, bindparam, select, update
+from sqlalchemy import ColumnElement, Executable, and_, bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
-from albatros.db.builds import NewBuild, check_room, create_build
+from albatros.db.builds import NewBuild, check_room, create_build, trusted_build
 from albatros.db.heads import Confirmed, move_head, raise_doubts
 from albatros.db.models import Build, Delivery, Repo
 from albatros.db.session import now
@@ -53,7 +53,7 @@ def record_arrival(session: Session, arrival: Arrival) -> Recorded:
     repo_id, allowed = _repo_of(session, arrival) if inbound.repo is not None else (None, False)
     delivery_id = _insert_delivery(session, arrival, repo_id)
     if delivery_id is None:
-        return _first_answer(session, arrival)
+        return _first_answer(session, arrival, repo_id)
     builds: tuple[int, ...] = ()
     reason = inbound.ignored
     if inbound.repo is not None and not allowed:
@@ -65,6 +65,12 @@ def record_arrival(session: Session, arrival: Arrival) -> Recorded:
     if reason:
         session.execute(update(Delivery).where(Delivery.id == delivery_id).values(reason=reason))
     return Recorded(builds, reason)
+
+
+def note_reason(session: Session, arrival: Arrival, reason: str) -> None:
+    """Write down beside a delivery what became of it."""
+    same = (Delivery.forge == arrival.forge, Delivery.delivery_id == arrival.inbound.delivery_id)
+    session.execute(update(Delivery).where(*same).values(reason=reason))
 
 
 def _follow_moves(session: Session, repo_id: int, delivery_id: int, arrival: Arrival) -> tuple[tuple[int, ...], str]:
@@ -80,7 +86,8 @@ def _follow_moves(session: Session, repo_id: int, delivery_id: int, arrival: Arr
             reasons.append(why_not)
             _link_pull(session, repo_id, move)
             continue
-        if move.pull is not None and not move.trusted and (number := _trusted_build(session, repo_id, move.after)):
+        # A stranger's Build must not hide the commit status of one by somebody who may push.
+        if move.pull is not None and not move.trusted and (number := trusted_build(session, repo_id, move.after)):
             reasons.append(f"{move.after} is built already, as build {number}")
             continue
         check_room(session, arrival.queued_builds)
@@ -94,12 +101,6 @@ def _link_pull(session: Session, repo_id: int, move: HeadMoved) -> None:
         return
     same = (Build.repo_id == repo_id, Build.ref == move.ref, Build.commit == move.after, Build.pull.is_(None))
     session.execute(update(Build).where(*same).values(pull=move.pull.number, head_label=move.pull.label))
-
-
-def _trusted_build(session: Session, repo_id: int, commit: str) -> int | None:
-    """The number of a Build of the same commit by somebody who may push: a stranger's must not hide its status."""
-    trusted = select(Build.number).where(Build.repo_id == repo_id, Build.commit == commit, Build.trusted.is_(True))
-    return session.scalar(trusted.limit(1))
 
 
 def build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int) -> NewBuild:
@@ -165,31 +166,37 @@ def repo_row(forge: str, info: RepoInfo) -> dict[str, object]:
 
 @cache
 def _insert(dialect: str) -> Executable:
-    statement = insert_into(dialect, _DELIVERIES).on_conflict_do_nothing(index_elements=["forge", "delivery_id"])
+    statement = insert_into(dialect, _DELIVERIES).on_conflict_do_nothing()
     return statement.returning(_DELIVERIES.c.id)
 
 
 def _insert_delivery(session: Session, arrival: Arrival, repo_id: int | None) -> int | None:
-    """The new row's id, or None when this delivery is recorded already."""
+    """The new row's id, or None when this delivery is recorded already, or the comment whose command it brings."""
     return session.execute(_insert(dialect_of(session)), delivery_row(arrival, repo_id)).scalar()
 
 
 def delivery_row(arrival: Arrival, repo_id: int | None) -> dict[str, object]:
     """A delivery as it is kept, before anything is known of what follows."""
+    command = arrival.inbound.command
     return {
         "forge": arrival.forge,
         "delivery_id": arrival.inbound.delivery_id,
         "event": arrival.inbound.event,
         "body": arrival.body,
         "repo_id": repo_id,
+        "comment": command.comment if command is not None else None,
         "reason": "",
         "received_at": now(),
     }
 
 
-def _first_answer(session: Session, arrival: Arrival) -> Recorded:
-    delivery = session.scalars(
-        select(Delivery).where(Delivery.forge == arrival.forge, Delivery.delivery_id == arrival.inbound.delivery_id)
-    ).one()
+def _first_answer(session: Session, arrival: Arrival, repo_id: int | None) -> Recorded:
+    command = arrival.inbound.command
+    same: ColumnElement[bool] = and_(
+        Delivery.forge == arrival.forge, Delivery.delivery_id == arrival.inbound.delivery_id
+    )
+    if command is not None:
+        same = or_(same, and_(Delivery.repo_id == repo_id, Delivery.comment == command.comment))
+    delivery = session.scalars(select(Delivery).where(same).order_by(Delivery.id).limit(1)).one()
     builds = session.scalars(select(Build.id).where(Build.delivery_id == delivery.id).order_by(Build.id))
     return Recorded(tuple(builds), delivery.reason, repeated=True)

@@ -103,6 +103,13 @@ class Roles:
                 f"that needs {needed} on {repo.owner}/{repo.name}"
             )
 
+    def confirm(self, who: Who, repo: NamedRepo) -> None:
+        """Raise ForbiddenError unless the forge of a person says now that they may push to `repo`."""
+        if who.person is None or who.operator:
+            return
+        if not self.permission(who.person, repo.owner, repo.name, now=True).covers(Permission.WRITE):
+            raise ForbiddenError(f"{who.name} may not push to {repo.owner}/{repo.name}, says {who.person.forge}")
+
     def sight(self, who: Who) -> Sight:
         """What a list shows `who` at most; the Repos of a person are to be asked about one by one besides."""
         if who.scope is None:

@@ -250,6 +250,8 @@ def _order(
             "commit": build.commit,
             "ref": build.ref,
             "full_name": repo.full_name,
+            # A stranger must not choose the settings that hold for him; without a base, none do.
+            "config_commit": build.commit if build.trusted else build.base_commit or "",
             "username": source.username if needs_credential else None,
             "password": source.password if needs_credential else None,
             "submodules": forge_settings.submodules,

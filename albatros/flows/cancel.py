@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from albatros.db import queue
 from albatros.db.models import Build, Image, Job, Publication
@@ -20,22 +21,27 @@ def cancel(database: Database, signals: Signals, build_id: int, *, by: str) -> B
         build = queue.lock_build(session, build_id)
         if build is None:
             raise NotFoundError(f"there is no build {build_id}")
-        if is_end(build.state):
-            raise ConflictError(f"build {build_id} has ended already ({build.state})")
-        message = f"cancelled by {by}"
-        progress.move_build(session, build, BuildState.CANCELLED, Reason.CANCELLED, message)
-        ask_to_stop(session, build_id, Reason.CANCELLED)
-        idle = (JobState.WAITING, JobState.QUEUED)
-        for job in session.scalars(select(Job).where(Job.build_id == build_id, Job.state.in_(OPEN_JOBS))):
-            if job.state in idle:
-                progress.end_job(session, job, JobState.CANCELLED, Reason.CANCELLED, message)
-        pending = (
-            select(Publication)
-            .join(Image)
-            .where(Image.build_id == build_id, Publication.state == PublicationState.PENDING)
-            .with_for_update(of=Publication)
-        )
-        for publication in session.scalars(pending):
-            progress.move_publication(session, publication, PublicationState.FAILED, Reason.CANCELLED, message)
+        cancel_locked(session, build, by=by)
     signals.notify(Topic.SCHEDULER, Topic.REPORTER, Topic.WATCHERS)
     return build
+
+
+def cancel_locked(session: Session, build: Build, *, by: str) -> None:
+    """The same in the caller's transaction, which holds the Build's row. Raises ConflictError when it has ended."""
+    if is_end(build.state):
+        raise ConflictError(f"build {build.id} has ended already ({build.state})")
+    message = f"cancelled by {by}"
+    progress.move_build(session, build, BuildState.CANCELLED, Reason.CANCELLED, message)
+    ask_to_stop(session, build.id, Reason.CANCELLED)
+    idle = (JobState.WAITING, JobState.QUEUED)
+    for job in session.scalars(select(Job).where(Job.build_id == build.id, Job.state.in_(OPEN_JOBS))):
+        if job.state in idle:
+            progress.end_job(session, job, JobState.CANCELLED, Reason.CANCELLED, message)
+    pending = (
+        select(Publication)
+        .join(Image)
+        .where(Image.build_id == build.id, Publication.state == PublicationState.PENDING)
+        .with_for_update(of=Publication)
+    )
+    for publication in session.scalars(pending):
+        progress.move_publication(session, publication, PublicationState.FAILED, Reason.CANCELLED, message)

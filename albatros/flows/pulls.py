@@ -64,6 +64,8 @@ def _own_branch(forge: ForgeAdapter, repo: RepoInfo, pull: Pull) -> str | None:
 
 def _strangers_move(forge: ForgeAdapter, repo: RepoInfo, event: PullEvent) -> HeadMoved:
     pull = event.pull
+    if pull.base_commit is None:
+        pull = replace(pull, base_commit=_base_commit(forge, repo, pull))
     known = all(may_write(forge, repo.owner, repo.name, login) for login in {event.sender, pull.author})
     return HeadMoved(
         pull.ref,
@@ -76,6 +78,15 @@ def _strangers_move(forge: ForgeAdapter, repo: RepoInfo, event: PullEvent) -> He
         pull=pull,
         needs_approval=not known,
     )
+
+
+def _base_commit(forge: ForgeAdapter, repo: RepoInfo, pull: Pull) -> str | None:
+    try:
+        head = forge.head(repo.owner, repo.name, pull.base_ref)
+    except ForgeError as error:
+        _log.warning("a forge cannot be asked for a pull request's base", forge=forge.name, error=error.detail)
+        return None
+    return head.commit if head is not None else None
 
 
 def may_write(forge: ForgeAdapter, owner: str, name: str, login: str) -> bool:

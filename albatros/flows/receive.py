@@ -16,25 +16,24 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
-from albatros.db.builds import NewBuild, check_room, create_build
+from albatros.db.builds import NewBuild, check_room, create_build, trusted_build
 from albatros.db.heads import Confirmed, HeadsInDoubtError, find_head, move_head
 from albatros.db.inbox import Arrival, Recorded, record_arrival, upsert_repo
-from albatros.db.models import Build, Repo
 from albatros.db.pushes import may_be_plain, record_pushes
 from albatros.db.signals import Topic
 from albatros.db.writer import Writer
 from albatros.domain.inbound import Head, HeadMoved, Inbound, RepoInfo
 from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, is_commit, is_ref, matches_any, one_line
-from albatros.domain.states import Trigger, is_end
+from albatros.domain.states import Trigger
 from albatros.errors import (
     ConflictError,
     DatabaseUnavailableError,
-    ForbiddenError,
     ForgeError,
     NotFoundError,
     UnauthorizedError,
 )
-from albatros.flows import pulls
+from albatros.flows import commands, pulls
+from albatros.flows.allowed import check_allowed, globs_of
 from albatros.forges.base import Forge, ForgeAdapter
 from albatros.log import get_logger
 from albatros.settings import Settings
@@ -81,6 +80,8 @@ def take(settings: Settings, writer: Writer, forge: ForgeAdapter, inbound: Inbou
     """Commit a webhook that was read, and what follows from it; asks the forge where it has to."""
     if inbound.pull is not None:
         inbound = pulls.decide(forge, inbound)
+    if inbound.command is not None:
+        inbound = commands.judge(forge, inbound)
     return answer(writer, forge, inbound, record(settings, writer, forge, inbound, body))
 
 
@@ -140,6 +141,8 @@ def _arrival(
 
 
 def _record(session: Session, arrival: Arrival) -> Recorded:
+    if arrival.inbound.command is not None:
+        return commands.obey(session, arrival)
     recorded = record_arrival(session, arrival)
     if arrival.inbound.pull is not None and not recorded.repeated:
         pulls.end_overtaken(session, arrival.forge, arrival.inbound)
@@ -149,7 +152,8 @@ def _record(session: Session, arrival: Arrival) -> Recorded:
 def trigger(settings: Settings, writer: Writer, forge: Forge, full_name: tuple[str, str], ref: str) -> int:
     """Build the head of a branch or tag (`main`, `refs/tags/v1`), or a full commit id; returns the Build's id.
 
-    A commit that is no head is built under its own id as the ref, which publishes under no branch's or tag's rules.
+    A commit that is no head is built under its own id as the ref, which publishes under no branch's or tag's rules, and
+    without trust unless a trusted Build of it is known.
     Raises NotFoundError, ForbiddenError, ForgeError or OverloadedError.
     """
     info = forge.describe(*full_name)
@@ -161,57 +165,6 @@ def trigger(settings: Settings, writer: Writer, forge: Forge, full_name: tuple[s
         return commit(writer, partial(_build_head, settings, forge.name, info, found, wanted, word))
 
     return _until_certain(forge, info, attempt)
-
-
-def rerun(settings: Settings, writer: Writer, build_id: int) -> int:
-    """Build the same commit again, at the same place of its ref, so that no tag goes back; returns the new Build's id.
-
-    Raises NotFoundError, ConflictError while the Build is open, ForbiddenError or OverloadedError.
-    """
-
-    def work(session: Session) -> int:
-        old = session.get(Build, build_id)
-        if old is None:
-            raise NotFoundError(f"there is no build {build_id}")
-        if not is_end(old.state):
-            raise ConflictError(f"build {build_id} is {old.state}: cancel it, or wait for its end, before a rerun")
-        _check_allowed(settings, old.repo)
-        check_room(session, settings.limits.queued_builds)
-        new = NewBuild(
-            ref=old.ref,
-            commit=old.commit,
-            sequence=old.sequence,
-            trigger=Trigger.RERUN,
-            flavor=old.flavor,
-            trusted=old.trusted,
-            author=old.author,
-            title=old.title,
-            rerun_of=old.id,
-            pull=old.pull,
-            from_fork=old.from_fork,
-            head_label=old.head_label,
-            base_commit=old.base_commit,
-            needs_approval=old.needs_approval,
-            approved_by=old.approved_by,
-        )
-        return create_build(session, old.repo_id, new)
-
-    return commit(writer, work)
-
-
-def globs_of(settings: Settings, forge: str) -> tuple[str, ...]:
-    """The globs of repos that a forge's settings let build."""
-    return next((configured.repos for configured in settings.forges if configured.name == forge), ())
-
-
-def is_allowed(settings: Settings, repo: Repo) -> bool:
-    """True when an operator added the repo, or its forge's settings cover it."""
-    return repo.allowed or matches_any(repo.full_name, globs_of(settings, repo.forge))
-
-
-def _check_allowed(settings: Settings, repo: Repo) -> None:
-    if not is_allowed(settings, repo):
-        raise ForbiddenError(f"{repo.full_name} may not build here: add it with `albatros repo add`")
 
 
 def commit(writer: Writer, work: Callable[[Session], T]) -> T:
@@ -282,10 +235,12 @@ def _build_head(
     settings: Settings, forge: str, info: RepoInfo, ref: str, head: Head, confirmed: Confirmed | None, session: Session
 ) -> int:
     repo = upsert_repo(session, forge, info)
-    _check_allowed(settings, repo)
+    check_allowed(settings, repo)
     sequence = _place(session, repo.id, ref, head, confirmed)
     check_room(session, settings.limits.queued_builds)
-    new = NewBuild(ref, head.commit, sequence, Trigger.API, author=head.author, title=head.title)
+    # The forge also has the commits of pull requests: one that is no head may be a stranger's.
+    trusted = not is_commit(ref) or trusted_build(session, repo.id, ref) is not None
+    new = NewBuild(ref, head.commit, sequence, Trigger.API, trusted=trusted, author=head.author, title=head.title)
     return create_build(session, repo.id, new)
 
 

@@ -20,11 +20,12 @@ from albatros.db.inbox import upsert_repo
 from albatros.db.models import RefHead, Repo
 from albatros.db.session import Database
 from albatros.db.writer import Writer
-from albatros.domain.inbound import Head, HeadMoved, Inbound, RepoInfo
-from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, matches_any
+from albatros.domain.inbound import Head, HeadMoved, Inbound, Pull, PullAction, PullEvent, RepoInfo
+from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, matches_any, pull_number
 from albatros.domain.states import Trigger
 from albatros.errors import AlbatrosError, DatabaseUnavailableError, ForgeError, ForgeUnavailableError
-from albatros.flows import receive
+from albatros.flows import pulls, receive
+from albatros.flows.allowed import globs_of, is_allowed
 from albatros.forges.base import ForgeAdapter
 from albatros.log import get_logger
 from albatros.settings import Settings
@@ -94,9 +95,9 @@ def _allowed_repos(settings: Settings, database: Database, forge: ForgeAdapter) 
         rows = session.scalars(select(Repo).where(Repo.forge == forge.name).order_by(Repo.id)).all()
     known = {row.full_name: row for row in rows}
     for row in rows:
-        if receive.is_allowed(settings, row):
+        if is_allowed(settings, row):
             yield RepoInfo(row.owner, row.name, row.private, row.default_branch)
-    globs = receive.globs_of(settings, forge.name)
+    globs = globs_of(settings, forge.name)
     if globs:
         yield from (i for i in forge.repos() if i.full_name not in known and matches_any(i.full_name, globs))
 
@@ -106,18 +107,27 @@ def _reconcile_repo(
 ) -> list[int]:
     known = _read_known(database, forge.name, listed)
     heads = forge.heads(listed.owner, listed.name)
-    changed = [ref for ref, commit in heads.items() if known.heads.get(ref, (None, 0))[0] != commit]
-    gone = [ref for ref, (commit, _) in known.heads.items() if commit is not None and ref not in heads]
-    if known.complete and not changed and not gone:
+    strangers = {pull.ref: pull for pull in forge.open_pulls(listed.owner, listed.name) if pull.from_fork}
+    there = {**heads, **{ref: pull.commit for ref, pull in strangers.items()}}
+    moved = [ref for ref, commit in there.items() if known.heads.get(ref, (None, 0))[0] != commit]
+    gone = [ref for ref, (commit, _) in known.heads.items() if commit is not None and ref not in there]
+    if known.complete and not moved and not gone:
         return []
     info = forge.describe(listed.owner, listed.name)
+    changed = [ref for ref in moved if ref in heads]
+    closed = [ref for ref in gone if pull_number(ref) is not None]
+    gone = [ref for ref in gone if ref not in closed]
     old: dict[str, str] = {}
     if not known.complete:
         wanted = () if known.heads else (BRANCH_PREFIX + info.default_branch,)
-        old = {ref: heads[ref] for ref in changed if ref not in known.heads and ref not in wanted}
+        old = {ref: there[ref] for ref in moved if ref not in known.heads and ref not in wanted}
     builds: list[int] = []
     for ref in (*gone, *(ref for ref in changed if ref not in old)):
         builds += _follow(settings, writer, forge, info, ref, known.heads.get(ref, (None, 0)))
+    found = [pull for ref, pull in strangers.items() if ref in moved and ref not in old]
+    found += [pull for ref in closed if (pull := forge.pull(info.owner, info.name, pull_number(ref) or 0))]
+    for pull in found:
+        builds += _follow_pull(settings, writer, forge, info, pull, known.heads.get(pull.ref, (None, 0)))
     if not known.complete:
         _record_old(writer, forge.name, info, old)
     return builds
@@ -145,6 +155,18 @@ def _follow(
     move = HeadMoved(ref, before, after, trigger, head.author, head.title)
     inbound = Inbound(_delivery_id(info, ref, after, sequence), "reconcile", info, (move,))
     recorded = receive.record(settings, writer, forge, inbound, None, {ref: Confirmed(sequence, after)})
+    return () if recorded.repeated else recorded.builds
+
+
+def _follow_pull(
+    settings: Settings, writer: Writer, forge: ForgeAdapter, info: RepoInfo, pull: Pull, known: tuple[str | None, int]
+) -> tuple[int, ...]:
+    """Move the head of a stranger's pull request; who pushed it is not known, so that it waits for approval."""
+    after = pull.commit if pull.open else None
+    action = PullAction.NEW_HEAD if pull.open else PullAction.CLOSED
+    delivery = _delivery_id(info, pull.ref, after, known[1])
+    inbound = pulls.decide(forge, Inbound(delivery, "reconcile", info, pull=PullEvent(action, "", pull)))
+    recorded = receive.record(settings, writer, forge, inbound, None, {pull.ref: Confirmed(known[1], after)})
     return () if recorded.repeated else recorded.builds
 
 

@@ -102,6 +102,11 @@ class BuildPage:
     commit_url: str
     rerun_of: int | None
     trusted: bool
+    waits: bool
+    """For somebody's approval."""
+    pull: int | None
+    head_label: str
+    approved_by: str
     stages: tuple[Stage, ...]
     evaluation: JobLine | None
     jobs: tuple[JobLine, ...]
@@ -136,6 +141,10 @@ def build_page(rows: BuildRows, settings: Settings, now: datetime) -> BuildPage:
         commit_url=commit_url(settings, build.repo, build.commit),
         rerun_of=build.rerun_of,
         trusted=build.trusted,
+        waits=build.state is BuildState.WAITING_APPROVAL,
+        pull=build.pull,
+        head_label=build.head_label,
+        approved_by=build.approved_by,
         stages=_stages(rows),
         evaluation=job_line(rows.evaluation, rows.tails, now) if rows.evaluation else None,
         jobs=tuple(job_line(job, rows.tails, now) for job in rows.jobs),

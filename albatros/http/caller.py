@@ -54,6 +54,10 @@ class Caller:
         """Raise NotFoundError for what is not there or hidden, ForbiddenError for what they may only see."""
         self.context.roles.check(self.who, repo, needed, what)
 
+    def confirm(self, repo: NamedRepo) -> None:
+        """Have the forge say at this moment that they may push to a Repo. Raises ForbiddenError, ForgeError."""
+        self.context.roles.confirm(self.who, repo)
+
     def build(self, build_id: int, needed: Scope = Scope.READ) -> Build:
         """A Build with its Repo. Raises NotFoundError or ForbiddenError."""
         return self._found(pages.find_build, build_id, "build", lambda row: row.repo, needed)

@@ -1,6 +1,6 @@
 """The pages: builds, one build, one job with its log, repos. They are complete without JavaScript.
 
-Only the buttons cancel and rerun change something, for those who may; everything else is read.
+Only the buttons cancel, rerun and approve change something, for those who may; everything else is read.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from albatros.db.session import now
 from albatros.domain.access import Scope
 from albatros.domain.states import BuildState
 from albatros.errors import BadInputError, NotFoundError
+from albatros.flows.approve import approve
 from albatros.flows.cancel import cancel
-from albatros.flows.receive import rerun
+from albatros.flows.rerun import rerun
 from albatros.http import logtext
 from albatros.http.build_views import BuildRows, build_page, failed_jobs
 from albatros.http.caller import Caller
@@ -125,6 +126,14 @@ def cancel_build(context: Context, caller: FormCaller, build_id: Id) -> Response
     """The button that stops a build."""
     caller.build(build_id, Scope.WRITE)
     cancel(context.database, context.signals, build_id, by=caller.name)
+    return RedirectResponse(f"/builds/{build_id}", HTTPStatus.SEE_OTHER)
+
+
+@router.post("/builds/{build_id}/approve")
+def approve_build(context: Context, caller: FormCaller, build_id: Id) -> Response:
+    """The button that lets a stranger's build run."""
+    caller.confirm(caller.build(build_id, Scope.WRITE).repo)
+    approve(context.database, context.signals, context.forges, build_id, by=caller.name)
     return RedirectResponse(f"/builds/{build_id}", HTTPStatus.SEE_OTHER)
 
 

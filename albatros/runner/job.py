@@ -41,7 +41,7 @@ def _run(work: Work, result: dict[str, object]) -> None:
     work.log.line(f"Nix {result['nix_version']}, {nix.store_words()}")
     order = work.order.build
     if order is None:
-        config = clone.git.file(".albatros.toml", CONFIG_LIMIT)
+        config = clone.git.settings(".albatros.toml", CONFIG_LIMIT)
         attributes = evaluate(work, nix, clone)
         documents = [_masked(work, attribute).document() for attribute in attributes]
         result["evaluation"] = {"config": config, "commit_time": clone.commit_time, "attributes": documents}

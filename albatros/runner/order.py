@@ -15,6 +15,7 @@ class RepoOrder(NamedTuple):
     commit: str
     ref: str
     full_name: str
+    config_commit: str | None
     username: str | None
     password: str | None
     submodules: bool
@@ -152,6 +153,7 @@ def _repo(fields: Fields) -> RepoOrder:
         commit=fields.text("commit"),
         ref=fields.text("ref"),
         full_name=fields.text("full_name"),
+        config_commit=fields.maybe_text("config_commit"),
         username=fields.maybe_text("username"),
         password=fields.maybe_text("password"),
         submodules=fields.flag("submodules"),

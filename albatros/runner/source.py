@@ -39,8 +39,7 @@ class Git:
             raise JobFailedError(
                 Reason.DRIVER, f"The clone URL's scheme {scheme!r} is not one of {', '.join(SCHEMES)}."
             )
-        if len(self._repo.commit) not in {40, 64} or not set(self._repo.commit) <= set("0123456789abcdef"):
-            raise JobFailedError(Reason.DRIVER, f"{self._repo.commit!r} is not a full commit id.")
+        _checked(self._repo.commit)
         self.environment = {
             **work.environment(),
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -63,12 +62,24 @@ class Git:
             raise self.problem(f"git {arguments[0]} failed")
         return done.stdout
 
-    def file(self, name: str, limit: int) -> str | None:
-        """The text of a plain file at the root of the commit, None without one.
+    def settings(self, name: str, limit: int) -> str | None:
+        """The text of the repo's settings file in the commit whose settings hold, None without one.
+
+        That is the order's own commit, or for a stranger's the base of the pull request. Raises JobFailedError.
+        """
+        commit = self._repo.config_commit
+        if commit == "":
+            return None
+        if commit is not None and commit != self._repo.commit:
+            _fetch(self, self._repo._replace(commit=_checked(commit), ref="HEAD"))
+        return self.file(name, limit, commit)
+
+    def file(self, name: str, limit: int, commit: str | None = None) -> str | None:
+        """The text of a plain file at the root of a commit, the order's own if none is named; None without one.
 
         Raises JobFailedError (evaluation_failed) for a link, a directory, more than `limit` bytes, or not UTF-8.
         """
-        commit = self._repo.commit
+        commit = commit or self._repo.commit
         listing = self.must("ls-tree", "-z", "--long", commit, "--", name).decode("utf-8", "replace")
         if not listing:
             return None
@@ -103,6 +114,12 @@ class Clone(NamedTuple):
     flake: str
     commit_time: int
     environment: dict[str, str]
+
+
+def _checked(commit: str) -> str:
+    if len(commit) not in {40, 64} or not set(commit) <= set("0123456789abcdef"):
+        raise JobFailedError(Reason.DRIVER, f"{commit!r} is not a full commit id.")
+    return commit
 
 
 def fetch(work: Work) -> Clone:

@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from albatros.db.models import Build, Job, RefHead, StatusReport
+from albatros.db.models import Build, Delivery, Job, RefHead, StatusReport
 from albatros.db.session import Database
-from albatros.domain.inbound import Inbound, Pull, PullAction, PullEvent
+from albatros.domain.inbound import Command, CommentCommand, Inbound, Pull, PullAction, PullEvent
 from albatros.domain.states import BuildState, JobState, Trigger
-from albatros.errors import ForgeError, ForgeUnavailableError
-from albatros.flows.receive import Receipt
+from albatros.errors import ConflictError, ForgeError, ForgeUnavailableError, NotFoundError
+from albatros.flows.approve import approve
+from albatros.flows.receive import Receipt, trigger
+from albatros.flows.reconcile import reconcile
 from albatros.forges.base import Permission
 from tests.support.inbox import HELLO, MAIN, A, B, C, Inbox
 
@@ -191,3 +193,135 @@ def test_a_repo_that_may_not_build_has_no_builds_of_pull_requests(inbox: Inbox) 
     receipt = inbox.send(Inbound("d", "pull_request", replace(HELLO, owner="mallory"), pull=event))
     assert receipt.builds == ()
     assert "may not build here" in receipt.reason
+
+
+def say(inbox: Inbox, command: Command, author: str, commit: str = "", *, comment: str = "1", did: str = "") -> Receipt:
+    """A new comment with a command on pull request 7."""
+    told = CommentCommand(command, comment, author, 7, commit)
+    return inbox.send(Inbound(did or f"c{comment}", "issue_comment", HELLO, command=told))
+
+
+def test_approval_by_a_person_with_write_access_lets_it_run(inbox: Inbox) -> None:
+    tell(inbox, FORK)
+    receipt = say(inbox, Command.APPROVE, "writer", A)
+    assert (receipt.status, receipt.builds) == (202, ())
+    assert "approved by writer" in receipt.reason
+    (build,) = builds_of(inbox)
+    assert (build.state, build.approved_by, build.trusted) == (BuildState.QUEUED, "writer", False)
+    with inbox.database.read() as session:
+        assert session.scalars(select(Job.state)).one() is JobState.QUEUED
+        assert session.scalars(select(StatusReport.state)).one() is BuildState.QUEUED
+        assert session.scalars(select(Delivery).where(Delivery.comment == "1")).one().reason == receipt.reason
+
+
+@pytest.mark.parametrize("author", ["eve", "reader", ""])
+def test_others_approve_nothing(inbox: Inbox, author: str) -> None:
+    tell(inbox, FORK)
+    receipt = say(inbox, Command.APPROVE, author, A)
+    assert "may not push" in receipt.reason
+    assert [build.state for build in builds_of(inbox)] == [BuildState.WAITING_APPROVAL]
+
+
+def test_an_approval_holds_for_its_commit_alone(inbox: Inbox) -> None:
+    tell(inbox, FORK)
+    assert "is " + A in say(inbox, Command.APPROVE, "alba", B).reason
+    inbox.forge.pulls[7] = replace(FORK, commit=B)
+    assert "by now" in say(inbox, Command.APPROVE, "alba", A, comment="2").reason
+    assert [build.state for build in builds_of(inbox)] == [BuildState.WAITING_APPROVAL]
+    tell(inbox, inbox.forge.pulls[7], PullAction.NEW_HEAD)
+    say(inbox, Command.APPROVE, "alba", B, comment="3")
+    tell(inbox, replace(FORK, commit=C), PullAction.NEW_HEAD)
+    assert [build.state for build in builds_of(inbox)] == [
+        BuildState.SUPERSEDED,
+        BuildState.QUEUED,
+        BuildState.WAITING_APPROVAL,
+    ]
+
+
+def test_a_closed_pull_request_is_not_approved(inbox: Inbox) -> None:
+    tell(inbox, FORK)
+    inbox.forge.pulls[7] = replace(FORK, open=False)
+    assert "not open" in say(inbox, Command.APPROVE, "alba", A).reason
+
+
+def test_a_forge_that_cannot_be_asked_approves_nothing(inbox: Inbox) -> None:
+    tell(inbox, FORK)
+    inbox.forge.fails = ForgeUnavailableError("down")
+    assert "could not be asked" in say(inbox, Command.APPROVE, "alba", A).reason
+    assert [build.state for build in builds_of(inbox)] == [BuildState.WAITING_APPROVAL]
+
+
+def test_a_command_that_is_sent_again_is_not_obeyed_again(inbox: Inbox) -> None:
+    tell(inbox, FORK)
+    say(inbox, Command.CANCEL, "alba")
+    first = say(inbox, Command.RERUN, "alba", comment="2")
+    assert len(first.builds) == 1
+    say(inbox, Command.CANCEL, "alba", comment="3")
+    for did in ("c2", "another-delivery"):
+        again = say(inbox, Command.RERUN, "alba", comment="2", did=did)
+        assert (again.status, again.reason) == (200, first.reason)
+    assert inbox.count(Build) == 2
+
+
+def test_a_rerun_of_what_was_never_approved_waits_again(inbox: Inbox) -> None:
+    tell(inbox, FORK)
+    assert "cancelled by alba" in say(inbox, Command.CANCEL, "alba").reason
+    say(inbox, Command.RERUN, "alba", comment="2")
+    assert [build.state for build in builds_of(inbox)] == [BuildState.CANCELLED, BuildState.WAITING_APPROVAL]
+    say(inbox, Command.APPROVE, "alba", A, comment="3")
+    say(inbox, Command.CANCEL, "alba", comment="4")
+    say(inbox, Command.RERUN, "alba", comment="5")
+    newest = builds_of(inbox)[-1]
+    assert (newest.state, newest.approved_by, newest.pull) == (BuildState.QUEUED, "alba", 7)
+
+
+def test_commands_that_have_nothing_to_do_say_so(inbox: Inbox) -> None:
+    assert "no build yet" in say(inbox, Command.RERUN, "alba").reason
+    assert "is open" in say(inbox, Command.CANCEL, "alba", comment="2").reason
+    tell(inbox, FORK)
+    assert "not ended" in say(inbox, Command.RERUN, "alba", comment="3").reason
+
+
+def test_the_call_approves_what_is_still_the_head(inbox: Inbox) -> None:
+    tell(inbox, FORK)
+    (build,) = builds_of(inbox)
+    forges = {"home": inbox.forge}
+    inbox.forge.pulls[7] = replace(FORK, commit=B)
+    with pytest.raises(ConflictError, match="by now"):
+        approve(inbox.database, inbox.signals, forges, build.id, by="a person")
+    inbox.forge.pulls[7] = FORK
+    approve(inbox.database, inbox.signals, forges, build.id, by="a person")
+    with pytest.raises(ConflictError, match="does not wait"):
+        approve(inbox.database, inbox.signals, forges, build.id, by="a person")
+    with pytest.raises(NotFoundError):
+        approve(inbox.database, inbox.signals, forges, 999, by="a person")
+    assert [(b.state, b.approved_by) for b in builds_of(inbox)] == [(BuildState.QUEUED, "a person")]
+
+
+def test_a_strangers_commit_is_not_trusted_when_it_is_asked_for_by_its_id(inbox: Inbox) -> None:
+    trigger(inbox.settings, inbox.writer, inbox.forge, ("alba", "hello"), A)
+    inbox.push(None, B)
+    inbox.push(B, C)
+    trigger(inbox.settings, inbox.writer, inbox.forge, ("alba", "hello"), B)
+    assert [(b.commit, b.trusted) for b in builds_of(inbox)] == [(A, False), (B, True), (C, True), (B, True)]
+
+
+def look(inbox: Inbox) -> list[int]:
+    result = reconcile(inbox.settings, inbox.database, inbox.writer, {"home": inbox.forge})
+    assert result.failures == []
+    return result.builds
+
+
+def test_pull_requests_that_nobody_told_of_are_found(inbox: Inbox) -> None:
+    inbox.forge.pulls = {5: replace(FORK, number=5, ref="refs/pull/5/head", commit=B)}
+    assert look(inbox) == []
+    inbox.forge.pulls |= {7: FORK, 8: OWN}
+    (found,) = look(inbox)
+    (build,) = builds_of(inbox)
+    assert (build.id, build.pull, build.state) == (found, 7, BuildState.WAITING_APPROVAL)
+    assert look(inbox) == []
+    inbox.forge.pulls[7] = replace(FORK, open=False)
+    assert look(inbox) == []
+    assert [b.state for b in builds_of(inbox)] == [BuildState.SUPERSEDED]
+    inbox.forge.pulls[7] = FORK
+    assert len(look(inbox)) == 1

@@ -22,7 +22,8 @@ from albatros.errors import (
     OverloadedError,
     UnauthorizedError,
 )
-from albatros.flows.receive import Receipt, receive, rerun, trigger
+from albatros.flows.receive import Receipt, receive, trigger
+from albatros.flows.rerun import rerun
 from tests.support.forges import MemoryForge
 from tests.support.inbox import GOOD, HELLO, MAIN, A, B, C, Inbox, settings_with
 

@@ -12,7 +12,7 @@ from albatros.db.session import Database, now
 from albatros.domain.states import BuildState, JobKind, JobState, PublicationState
 from albatros.errors import ForgeError, ForgeUnavailableError
 from albatros.flows import report
-from albatros.flows.receive import rerun
+from albatros.flows.rerun import rerun
 from albatros.forges.base import CommitStatus
 from tests.support.forges import MemoryForge
 from tests.support.inbox import Inbox

@@ -1,4 +1,4 @@
-"""Builds: list, show, trigger, cancel, rerun."""
+"""Builds: list, show, trigger, cancel, rerun, approve."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from albatros.domain.states import BuildState
 from albatros.errors import NotFoundError
 from albatros.flows import receive
 from albatros.flows.access import Unseen
+from albatros.flows.approve import approve
 from albatros.flows.cancel import cancel
+from albatros.flows.rerun import rerun
 from albatros.http.api.shapes import artifact_out, images_out, status_out
 from albatros.http.deps import AppContext, Context, Reader, WriteCaller
 from albatros.http.params import (
@@ -117,11 +119,19 @@ def cancel_build(context: Context, caller: WriteCaller, build_id: BuildId) -> Bu
     return _summary(context, build_id)
 
 
+@router.post("/builds/{id}/approve")
+def approve_build(context: Context, caller: WriteCaller, build_id: BuildId) -> BuildSummary:
+    """Let a build run that waits for approval, if its commit is still the head of its pull request."""
+    caller.confirm(caller.build(build_id, Scope.WRITE).repo)
+    approve(context.database, context.signals, context.forges, build_id, by=caller.name)
+    return _summary(context, build_id)
+
+
 @router.post("/builds/{id}/rerun", status_code=HTTPStatus.CREATED)
 def rerun_build(context: Context, caller: WriteCaller, build_id: BuildId) -> BuildSummary:
     """Build the same commit once more, as a new build."""
     caller.build(build_id, Scope.WRITE)
-    new_id = receive.rerun(context.settings, context.writer, build_id)
+    new_id = rerun(context.settings, context.writer, build_id)
     log.info("build rerun", build=new_id, rerun_of=build_id, by=caller.name)
     return _summary(context, new_id)
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from albatros.db.models import Artifact, Build, Image, Publication, Repo, StatusReport
 from albatros.db.queries import DeliveryRow
 from albatros.domain.states import is_end
-from albatros.flows.receive import is_allowed
+from albatros.flows.allowed import is_allowed
 from albatros.http.schemas import (
     ArtifactOut,
     BuildSummary,

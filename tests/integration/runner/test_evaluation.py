@@ -1,6 +1,7 @@
 """The real runner evaluates real flakes with real Nix and git, for a server of the test."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -62,6 +63,22 @@ def test_the_config_and_the_commit_time_come_from_the_commit(tmp_path: Path) -> 
     older = result_of(run_order(tmp_path / "h", evaluation_order(tmp_path / "repo", commit)))["evaluation"]
     assert isinstance(older, dict)
     assert older["config"] is None
+
+
+def test_a_strangers_commit_is_built_with_the_settings_of_its_base(tmp_path: Path) -> None:
+    copy_repo(tmp_path / "repo", FLAKES / "uncatchable")
+    settings = tmp_path / "repo" / ".albatros.toml"
+    settings.write_text("[images.base]\n")
+    base = commit_all(tmp_path / "repo")
+    settings.write_text("[images.evil]\n")
+    head = commit_all(tmp_path / "repo")
+    found = []
+    for commit in (base, "", None):
+        order = evaluation_order(tmp_path / "repo", head)
+        order["repo"] = {**cast("dict[str, object]", order["repo"]), "config_commit": commit}
+        evaluation = result_of(run_order(tmp_path / "h", order))["evaluation"]
+        found.append(cast("dict[str, object]", evaluation)["config"])
+    assert found == ["[images.base]\n", None, "[images.evil]\n"]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,15 @@
 import pytest
 from sqlalchemy import select
 
-from albatros.db.models import Build, Event, Job
+from albatros.db.builds import NewBuild, create_build
+from albatros.db.models import Build, Event, Job, Repo
+from albatros.domain.access import Scope
+from albatros.domain.inbound import Pull
 from albatros.domain.states import BuildState, JobState, Trigger
+from albatros.forges.base import Permission
 from tests.support.api import Api
 from tests.support.forges import MemoryForge
+from tests.support.people import token_of
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -100,6 +105,48 @@ def forge() -> MemoryForge:
     forge.add("alba/hello", main=COMMIT)
     forge.add("stranger/thing", main=COMMIT)
     return forge
+
+
+def waiting_build(api: Api, forge: MemoryForge) -> int:
+    """A Build of pull request 7 that waits for approval."""
+    api.forges["home"] = forge
+    forge.pulls[7] = Pull(7, "refs/pull/7/head", COMMIT, "x", "eve/hello:x", True, "eve", "t", "refs/heads/main")
+    with api.context.database.write() as session:
+        repo_id = session.scalars(select(Repo.id).where(Repo.name == "hello")).first() or 0
+        new = NewBuild(
+            "refs/pull/7/head",
+            COMMIT,
+            1,
+            Trigger.PULL_REQUEST,
+            trusted=False,
+            pull=7,
+            from_fork=True,
+            needs_approval=True,
+        )
+        return create_build(session, repo_id, new)
+
+
+def test_approve_lets_a_build_run_once(api: Api, forge: MemoryForge) -> None:
+    build = waiting_build(api, forge)
+    shown = api.reader.get(f"/api/v1/builds/{build}").json()
+    assert (shown["state"], shown["pull"], shown["from_fork"]) == ("waiting_approval", 7, True)
+    assert api.reader.post(f"/api/v1/builds/{build}/approve").status_code == 403
+    answer = api.writer.post(f"/api/v1/builds/{build}/approve")
+    assert (answer.status_code, answer.json()["state"]) == (200, "queued")
+    assert answer.json()["approved_by"]
+    assert api.writer.post(f"/api/v1/builds/{build}/approve").status_code == 409
+    assert api.writer.post("/api/v1/builds/999999/approve").status_code == 404
+
+
+def test_a_persons_right_to_approve_is_asked_of_the_forge_at_that_moment(api: Api, forge: MemoryForge) -> None:
+    build = waiting_build(api, forge)
+    api.people.given["alba/hello", "alba"] = Permission.WRITE
+    header = {"Authorization": f"Bearer {token_of(api.context.database, 'alba', Scope.WRITE)}"}
+    assert api.reader.post(f"/api/v1/builds/{build}/cancel", headers=header).status_code == 200
+    build = waiting_build(api, forge)
+    api.people.given["alba/hello", "alba"] = Permission.READ
+    assert api.reader.post(f"/api/v1/builds/{build}/approve", headers=header).status_code == 403
+    assert api.reader.get(f"/api/v1/builds/{build}").json()["state"] == "waiting_approval"
 
 
 def test_trigger_builds_the_head_that_the_forge_names(api: Api, forge: MemoryForge) -> None:

@@ -1,0 +1,24 @@
+"""Which Repos may build: those that an operator added, and those that their forge's settings cover."""
+
+from __future__ import annotations
+
+from albatros.db.models import Repo
+from albatros.domain.refs import matches_any
+from albatros.errors import ForbiddenError
+from albatros.settings import Settings
+
+
+def globs_of(settings: Settings, forge: str) -> tuple[str, ...]:
+    """The globs of repos that a forge's settings let build."""
+    return next((configured.repos for configured in settings.forges if configured.name == forge), ())
+
+
+def is_allowed(settings: Settings, repo: Repo) -> bool:
+    """True when an operator added the repo, or its forge's settings cover it."""
+    return repo.allowed or matches_any(repo.full_name, globs_of(settings, repo.forge))
+
+
+def check_allowed(settings: Settings, repo: Repo) -> None:
+    """Raise ForbiddenError for a Repo that may not build."""
+    if not is_allowed(settings, repo):
+        raise ForbiddenError(f"{repo.full_name} may not build here: add it with `albatros repo add`")
