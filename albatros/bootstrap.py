@@ -32,6 +32,8 @@ from albatros.flows.report import deliver_one
 from albatros.forges.base import ForgeAdapter, Login
 from albatros.forges.git import GitForge
 from albatros.forges.gitea import GiteaForge
+from albatros.forges.github import GithubForge
+from albatros.forges.gitlab import GitlabForge
 from albatros.forges.oauth import OAuthLogin
 from albatros.http.app import create_app
 from albatros.http.deps import AppContext, RunnerBundle
@@ -265,6 +267,10 @@ def build_forge(item: ForgeSettings) -> ForgeAdapter:
             return GitForge(item)
         case ForgeKind.GITEA | ForgeKind.FORGEJO:
             return GiteaForge(item)
+        case ForgeKind.GITHUB:
+            return GithubForge(item)
+        case ForgeKind.GITLAB:
+            return GitlabForge(item)
 
 
 def build_logins(items: Sequence[ForgeSettings]) -> dict[str, Login]:

@@ -187,10 +187,14 @@ class ForgeError(AlbatrosError):
 
 
 class ForgeUnavailableError(ForgeError):
-    """A forge did not answer, or said to come back later."""
+    """A forge did not answer, or said to come back later: not before `after` seconds, if it said when."""
 
     slug = "forge-unavailable"
     title = "Forge unavailable"
+
+    def __init__(self, detail: str, after: float | None = None) -> None:
+        super().__init__(detail)
+        self.after = after
 
 
 class ExecutorError(AlbatrosError):

@@ -66,6 +66,8 @@ def _strangers_move(forge: ForgeAdapter, repo: RepoInfo, event: PullEvent) -> He
     pull = event.pull
     if pull.base_commit is None:
         pull = replace(pull, base_commit=_base_commit(forge, repo, pull))
+    if not pull.author:
+        pull = replace(pull, author=_author(forge, repo, pull))
     known = all(may_write(forge, repo.owner, repo.name, login) for login in {event.sender, pull.author})
     return HeadMoved(
         pull.ref,
@@ -87,6 +89,16 @@ def _base_commit(forge: ForgeAdapter, repo: RepoInfo, pull: Pull) -> str | None:
         _log.warning("a forge cannot be asked for a pull request's base", forge=forge.name, error=error.detail)
         return None
     return head.commit if head is not None else None
+
+
+def _author(forge: ForgeAdapter, repo: RepoInfo, pull: Pull) -> str:
+    """Who opened a pull request, where the webhook does not say."""
+    try:
+        known = forge.pull(repo.owner, repo.name, pull.number)
+    except ForgeError as error:
+        _log.warning("a forge cannot be asked for a pull request", forge=forge.name, error=error.detail)
+        return ""
+    return known.author if known is not None else ""
 
 
 def may_write(forge: ForgeAdapter, owner: str, name: str, login: str) -> bool:

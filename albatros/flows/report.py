@@ -18,6 +18,7 @@ from albatros.db.events import emit
 from albatros.db.models import Build, Job, Publication, StatusReport
 from albatros.db.outbox import AGGREGATE, StatusWish, claim_status, finish_status, put_status, statuses_of
 from albatros.db.session import Database, now
+from albatros.domain.refs import is_commit
 from albatros.domain.states import BuildState, JobState, PublicationState, is_end
 from albatros.errors import ForgeError, ForgeUnavailableError
 from albatros.forges.base import CommitStatus, Forge
@@ -105,12 +106,14 @@ def deliver_one(database: Database, forges: Mapping[str, Forge], server_url: str
         if report is None:
             return False
         owner, name, forge_name = report.repo.owner, report.repo.name, report.repo.forge
+        ref = session.scalar(select(Build.ref).where(Build.id == report.build_id)) or ""
     status = CommitStatus(
         commit=report.commit,
         context=report.context,
         state=report.state,
         description=report.description,
         target_url=server_url.rstrip("/") + report.target_path,
+        ref="" if is_commit(ref) else ref,
     )
     forge = forges.get(forge_name)
     error: ForgeError | None = None
@@ -146,10 +149,12 @@ def _record(database: Database, report: StatusReport, error: ForgeError | None) 
 
 
 def _delay(error: ForgeError, tries: int) -> float | None:
-    """Seconds until the next try, doubling with jitter; None when the tries are used up."""
+    """Seconds until the next try, doubling with jitter, after what the forge asks for; None when no try is left."""
     first, longest, most = REFUSED_FIRST, REFUSED_LONGEST, REFUSED_TRIES
+    asked = 0.0
     if isinstance(error, ForgeUnavailableError):
         first, longest, most = UNAVAILABLE_FIRST, UNAVAILABLE_LONGEST, UNAVAILABLE_TRIES
+        asked = error.after or 0.0
     if tries >= most:
         return None
-    return min(longest, first * 2.0 ** min(tries - 1, 20)) * random.uniform(0.75, 1.0)  # noqa: S311 - jitter, no secret
+    return asked + min(longest, first * 2.0 ** min(tries - 1, 20)) * random.uniform(0.75, 1.0)  # noqa: S311 - jitter, no secret

@@ -29,6 +29,8 @@ class CommitStatus:
     state: BuildState
     description: str
     target_url: str
+    ref: str = ""
+    """What was built of it, for forges that keep statuses by ref; empty where it is no ref."""
 
 
 class Permission(StrEnum):

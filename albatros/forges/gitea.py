@@ -76,7 +76,7 @@ class GiteaForge:
             return Inbound(delivery, event, repo, (_read_delete(data, ref),))
         if not ref.startswith((BRANCH_PREFIX, TAG_PREFIX)):
             return Inbound(delivery, event, repo, ignored=f"{one_line(ref, 80)} is neither a branch nor a tag")
-        return Inbound(delivery, event, repo, (_read_push(data, ref),))
+        return Inbound(delivery, event, repo, (payload.read_push(data, ref, "login"),))
 
     def describe(self, owner: str, name: str) -> RepoInfo:
         found = self._api.get(_repo_path(owner, name))
@@ -151,18 +151,6 @@ def _read_pull_event(delivery: str, event: str, data: Mapping[str, object]) -> I
     if event == "issue_comment":
         return pulls.read_comment(delivery, event, repo, data, on_pull=data.get("is_pull") is True)
     return pulls.read_event(delivery, event, repo, data, _ACTIONS)
-
-
-def _read_push(data: Mapping[str, object], ref: str) -> HeadMoved:
-    before, after = payload.commit_or_none(data, "before"), payload.commit_or_none(data, "after")
-    commit = payload.child(data, "head_commit")
-    # The push of an annotated tag carries the tag object's id as `after`; what is built is the commit.
-    peeled = commit.get("id")
-    if after is not None and ref.startswith(TAG_PREFIX) and isinstance(peeled, str) and is_commit(peeled):
-        after = peeled
-    author = payload.text(payload.child(data, "pusher"), "login")
-    author = author or payload.text(payload.child(commit, "author"), "name")
-    return payload.moved(ref, before, after, author, payload.text(commit, "message"))
 
 
 def _read_delete(data: Mapping[str, object], short: str) -> HeadMoved:

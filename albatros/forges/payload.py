@@ -14,6 +14,7 @@ from albatros.domain.refs import (
     check_commit,
     check_full_name,
     check_ref,
+    is_commit,
     is_ref,
     one_line,
 )
@@ -103,3 +104,15 @@ def moved(ref: str, before: str | None, after: str | None, author: str = "", tit
     """A move of a branch or tag by somebody who may push to it. Raises BadInputError."""
     trigger = Trigger.TAG if ref.startswith(TAG_PREFIX) else Trigger.PUSH
     return HeadMoved(check_ref(ref), before, after, trigger, author, title)
+
+
+def read_push(data: Mapping[str, object], ref: str, pusher: str) -> HeadMoved:
+    """A push as Gitea, Forgejo and GitHub tell it; `pusher` is the field with who did it. Raises BadInputError."""
+    before, after = commit_or_none(data, "before"), commit_or_none(data, "after")
+    commit = child(data, "head_commit")
+    # The push of an annotated tag carries the tag object's id as `after`; what is built is the commit.
+    peeled = commit.get("id")
+    if after is not None and ref.startswith(TAG_PREFIX) and isinstance(peeled, str) and is_commit(peeled):
+        after = peeled
+    author = text(child(data, "pusher"), pusher) or text(child(commit, "author"), "name")
+    return moved(ref, before, after, author, text(commit, "message"))

@@ -1,11 +1,16 @@
-"""Calls to a forge's REST API: bounded answers, no redirects; failures are for good, or worth another try."""
+"""Calls to a forge's REST API: bounded answers, no redirects; failures are for good, or worth another try.
+
+What a forge marks with an ETag is asked for again with If-None-Match: GitHub does not count what did not change.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -18,7 +23,18 @@ if TYPE_CHECKING:
 MAX_ANSWER = 8 << 20
 CALL_SECONDS = 20
 """One call may take no longer in all, and no step of it longer than half of that."""
+MAX_REMEMBERED = 200
+MAX_REMEMBERED_BYTES = 256 << 10
+"""Of one answer; together they are at most 50 MiB, and far less as a rule."""
+MAX_WAIT = 3600.0
 _LATER = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class RestClient:
@@ -30,26 +46,42 @@ class RestClient:
         self._headers = dict(headers)
         self._client: httpx.Client | None = None
         self._lock = threading.Lock()
+        self._remembered: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
 
-    def get(self, path: str) -> object:
-        """The JSON at a path; None when there is nothing. Raises ForgeError or ForgeUnavailableError."""
-        status, answer = self._call("GET", path, None)
-        if status == HTTPStatus.NOT_FOUND:
+    def get(self, path: str, missing: Collection[int] = (HTTPStatus.NOT_FOUND,)) -> object:
+        """The JSON at a path; None when the answer is one of `missing`. Raises ForgeError or ForgeUnavailableError."""
+        with self._lock:
+            etag, known = self._remembered.get(path, ("", b""))
+        answer = self._call("GET", path, None, {"If-None-Match": etag} if etag else {})
+        if answer.status == HTTPStatus.NOT_MODIFIED and etag:
+            return self._decode(path, known)
+        if answer.status in missing:
             return None
-        self._check("GET", path, status, answer)
-        return self._decode(path, answer)
+        self._check("GET", path, answer)
+        self._remember(path, answer)
+        return self._decode(path, answer.body)
 
     def post(self, path: str, body: Mapping[str, object]) -> object:
         """Send JSON and return the JSON answer. Raises ForgeError or ForgeUnavailableError."""
-        status, answer = self._call("POST", path, body)
-        self._check("POST", path, status, answer)
-        return self._decode(path, answer)
+        answer = self._call("POST", path, body, {})
+        self._check("POST", path, answer)
+        return self._decode(path, answer.body)
+
+    def _remember(self, path: str, answer: _Answer) -> None:
+        etag = answer.headers.get("etag", "")
+        with self._lock:
+            self._remembered.pop(path, None)
+            if etag and len(answer.body) <= MAX_REMEMBERED_BYTES:
+                self._remembered[path] = (etag, answer.body)
+            while len(self._remembered) > MAX_REMEMBERED:
+                self._remembered.popitem(last=False)
 
     def exchange(
         self, method: str, path: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
         """The status and bytes of one call, for a caller that judges them. Raises ForgeError, ForgeUnavailableError."""
-        return self._call(method, path, None, headers, form)
+        answer = self._call(method, path, None, headers, form)
+        return answer.status, answer.body
 
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
@@ -73,7 +105,7 @@ class RestClient:
         body: Mapping[str, object] | None,
         headers: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
-    ) -> tuple[int, bytes]:
+    ) -> _Answer:
         client = self._open()
         import httpx  # noqa: PLC0415 - loaded by now
 
@@ -87,7 +119,7 @@ class RestClient:
                         raise ForgeError(f"{self._forge}: {method} {path} answered more than {MAX_ANSWER} bytes")
                     if time.monotonic() > deadline:
                         raise ForgeUnavailableError(f"{self._forge}: {method} {path} took over {CALL_SECONDS} s")
-                return response.status_code, bytes(answer)
+                return _Answer(response.status_code, dict(response.headers), bytes(answer))
         except httpx.InvalidURL as error:
             raise ForgeError(f"{self._forge}: forges.url is no usable address: {error}") from None
         except httpx.HTTPError as error:
@@ -96,17 +128,19 @@ class RestClient:
                 f"{self._forge}: {method} {path}: {kind}: {one_line(str(error), 200)}"
             ) from None
 
-    def _check(self, method: str, path: str, status: int, answer: bytes) -> None:
+    def _check(self, method: str, path: str, answer: _Answer) -> None:
+        status = answer.status
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return
         what = f"{self._forge}: {method} {path} answered {status}"
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _LATER:
-            raise ForgeUnavailableError(f"{what}; it is tried again")
+        wait = _seconds_to_wait(answer)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _LATER or wait is not None:
+            raise ForgeUnavailableError(f"{what}{_reason(answer.body)}; it is tried again", wait)
         if status < HTTPStatus.BAD_REQUEST:
             raise ForgeError(f"{what}, a redirect, which is not followed: set forges.url to where it points")
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            raise ForgeError(f"{what}: check that forges.token is valid and may do this{_reason(answer)}")
-        raise ForgeError(f"{what}{_reason(answer)}")
+            raise ForgeError(f"{what}: check that forges.token is valid and may do this{_reason(answer.body)}")
+        raise ForgeError(f"{what}{_reason(answer.body)}")
 
     def _decode(self, path: str, answer: bytes) -> object:
         try:
@@ -114,6 +148,17 @@ class RestClient:
         except (ValueError, RecursionError):
             raise ForgeError(f"{self._forge}: {path} answered something that is not JSON; check forges.url") from None
         return value
+
+
+def _seconds_to_wait(answer: _Answer) -> float | None:
+    """What a refused call says of its rate limit: Retry-After, or GitHub's X-RateLimit-Reset once nothing remains."""
+    found = answer.headers.get("retry-after", "")
+    if found.isascii() and found.isdigit() and len(found) < 10:
+        return min(float(found), MAX_WAIT)
+    reset = answer.headers.get("x-ratelimit-reset", "")
+    if answer.headers.get("x-ratelimit-remaining") == "0" and reset.isascii() and reset.isdigit() and len(reset) < 16:
+        return min(max(float(reset) - time.time(), 0.0), MAX_WAIT)
+    return None
 
 
 def _reason(answer: bytes) -> str:

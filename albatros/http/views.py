@@ -216,7 +216,8 @@ def commit_url(settings: Settings, repo: Repo, commit: str) -> str:
     forge = next((forge for forge in settings.forges if forge.name == repo.forge), None)
     if forge is None or forge.kind is ForgeKind.GIT or not forge.url.startswith(("https://", "http://")):
         return ""
-    return f"{forge.url.rstrip('/')}/{repo.owner}/{repo.name}/commit/{commit}"
+    middle = "/-" if forge.kind is ForgeKind.GITLAB else ""
+    return f"{forge.url.rstrip('/')}/{repo.owner}/{repo.name}{middle}/commit/{commit}"
 
 
 def build_line(build: Build, jobs: JobCounts, now: datetime, repo: Repo | None = None) -> BuildLine:

@@ -25,6 +25,8 @@ class ForgeKind(StrEnum):
 
     GITEA = "gitea"
     FORGEJO = "forgejo"
+    GITHUB = "github"
+    GITLAB = "gitlab"
     GIT = "git"
 
 
@@ -81,10 +83,12 @@ class ForgeSettings(_Section):
     """`[[forges]]`: a place that repos live on."""
 
     name: Name = Field(description="its name in URLs: /webhooks/NAME")
-    kind: ForgeKind = Field(description="gitea, forgejo or git")
+    kind: ForgeKind = Field(description="gitea, forgejo, github, gitlab or git")
     url: str = Field(description="base URL; for `git` the directory that holds the bare repositories")
     token: SecretStr = Field(SecretStr(""), description="API token: clones private repos, posts statuses")
-    webhook_secret: SecretStr = Field(description="key of the webhook signature (HMAC-SHA256)")
+    webhook_secret: SecretStr = Field(
+        description="key of the webhook signature (HMAC-SHA256); for GitLab its signing token (`whsec_…`)"
+    )
     oauth_client_id: str = Field("", description="lets people log in with this forge: the id of an OAuth2 application")
     oauth_client_secret: SecretStr = Field(SecretStr(""), description="secret of the OAuth2 application")
     repos: tuple[str, ...] = Field((), description="globs of owner/name that may build")

@@ -1,4 +1,4 @@
-"""One suite for every kind of forge: bare repositories, Gitea and Forgejo as the tests fake them, and a real Gitea."""
+"""One suite for every kind of forge: bare repositories, the other four as the tests fake them, and a real Gitea."""
 
 import hashlib
 import hmac
@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from albatros.domain.inbound import Head, Inbound
+from albatros.domain.inbound import Command, CommentCommand, Head, Inbound, PullAction
 from albatros.domain.states import BuildState, Trigger
 from albatros.errors import BadInputError, ForgeError, NotFoundError, UnauthorizedError
-from albatros.forges.base import CommitStatus, Forge
+from albatros.forges.base import CommitStatus, Forge, Permission
 from albatros.settings import ForgeKind
-from tests.support.forge_worlds import Message, World, bare_world, fake_gitea_world, real_gitea_world, sign
+from tests.support.forge_worlds import SECRET, FakeWorld, Message, World, bare_world, fake_world, real_gitea_world, sign
 
-OFFLINE = ("git", "fake gitea", "fake forgejo")
+FAKES = ("fake gitea", "fake forgejo", "fake github", "fake gitlab")
+OFFLINE = ("git", *FAKES)
 UNKNOWN = "1" * 40
 
 
@@ -28,7 +29,7 @@ def open_world(kind: str, request: pytest.FixtureRequest, stack: ExitStack) -> W
     if kind == "gitea":
         home: Path = request.getfixturevalue("tmp_path")
         return stack.enter_context(real_gitea_world(request.getfixturevalue("gitea"), home))
-    return stack.enter_context(fake_gitea_world(ForgeKind(kind.removeprefix("fake "))))
+    return stack.enter_context(fake_world(ForgeKind(kind.removeprefix("fake "))))
 
 
 @pytest.fixture(params=[*OFFLINE, "gitea"])
@@ -42,15 +43,19 @@ class Told:
     """A good webhook of a push, for tests that change it."""
 
     forge: Forge
-    signature_header: str
+    world: World
     message: Message
+
+    @property
+    def signature_header(self) -> str:
+        return self.world.signature_header
 
 
 @pytest.fixture(params=OFFLINE)
 def told(request: pytest.FixtureRequest) -> Iterator[Told]:
     with ExitStack() as stack:
         world = open_world(request.param, request, stack)
-        yield Told(world.forge, world.signature_header, world.push("refs/heads/main", world.commit("first")))
+        yield Told(world.forge, world, world.push("refs/heads/main", world.commit("first")))
 
 
 def receive(world: World, message: Message) -> Inbound:
@@ -61,7 +66,7 @@ def receive(world: World, message: Message) -> Inbound:
 def test_push_of_a_new_branch(world: World) -> None:
     commit = world.commit("a title")
     inbound = receive(world, world.push("refs/heads/feature/x", commit))
-    assert inbound.event == "push"
+    assert inbound.event in {"push", "Push Hook"}
     assert inbound.delivery_id
     assert inbound.ignored == ""
     assert inbound.repo is not None
@@ -103,7 +108,9 @@ def test_only_the_own_signature_over_the_whole_body_counts(told: Told) -> None:
     headers, body = told.message
     told.forge.verify(headers, body)
     unsigned = {name: value for name, value in headers.items() if name != told.signature_header}
-    foreign = {**unsigned, "x-hub-signature-256": f"sha256={sign(body)}", "x-gogs-signature": sign(body)}
+    others_headers = {"x-hub-signature-256": f"sha256={sign(body)}", "x-gogs-signature": sign(body)}
+    others_headers |= {"x-hub-signature": sign(body), "x-gitea-signature": sign(body), "x-gitlab-token": SECRET}
+    foreign = {name: value for name, value in others_headers.items() if name != told.signature_header} | unsigned
     others = hmac.new(b"another", body, hashlib.sha256).hexdigest()
     for wrong in (
         unsigned,
@@ -137,7 +144,7 @@ def test_describes_its_repo_and_heads(world: World) -> None:
 
 def test_more_heads_than_one_page(world: World) -> None:
     commit = world.commit("first")
-    refs = [f"refs/heads/b{number:03}" for number in range(60)]
+    refs = [f"refs/heads/b{number:03}" for number in range(120)]
     world.push_many(refs, commit)
     assert set(refs) <= world.forge.heads("alba", "hello").keys()
 
@@ -244,19 +251,89 @@ def test_names_that_are_no_repos_are_bad_input(told: Told, name: str) -> None:
         told.forge.parse(headers, changed)
 
 
-@pytest.mark.parametrize("suffix", ["delivery", "event"])
+@pytest.mark.parametrize("which", ["delivery", "event"])
 @pytest.mark.parametrize("value", ["", "x" * 300, "a\nb", "é"])
-def test_headers_are_checked(told: Told, suffix: str, value: str) -> None:
+def test_headers_are_checked(told: Told, which: str, value: str) -> None:
     headers, body = told.message
-    name = told.signature_header.removesuffix("signature") + suffix
+    name = told.world.delivery_header if which == "delivery" else told.world.event_header
     with pytest.raises(BadInputError):
         told.forge.parse({**headers, name: value}, body)
 
 
 def test_other_events_are_recorded_with_a_reason(told: Told) -> None:
     headers, body = told.message
-    name = told.signature_header.removesuffix("signature") + "event"
-    for event in ("ping", "create", "pull_request", "release", "something"):
-        inbound = told.forge.parse({**headers, name: event}, body)
+    for event in ("ping", "create", "pull_request", "release", "something", "Release Hook", "Job Hook"):
+        inbound = told.forge.parse({**headers, told.world.event_header: event}, body)
         assert inbound.moves == ()
         assert inbound.ignored
+
+
+@pytest.fixture(params=FAKES)
+def fake(request: pytest.FixtureRequest) -> Iterator[FakeWorld]:
+    with fake_world(ForgeKind(request.param.removeprefix("fake "))) as world:
+        yield world
+
+
+@pytest.mark.parametrize("action", list(PullAction))
+@pytest.mark.parametrize("fork", [True, False])
+def test_what_happens_to_a_pull_request_is_told(fake: FakeWorld, action: PullAction, fork: bool) -> None:
+    commit = fake.commit("a change")
+    inbound = receive(fake, fake.pull(action, commit, fork=fork))
+    assert (inbound.moves, inbound.ignored) == ((), "")
+    assert inbound.pull is not None
+    pull = inbound.pull.pull
+    assert (inbound.pull.action, inbound.pull.sender, pull.author) == (action, "eve", "eve")
+    assert (pull.number, pull.commit, pull.branch, pull.base_ref) == (7, commit, "feature", "refs/heads/main")
+    assert (pull.from_fork, pull.open) == (fork, action is not PullAction.CLOSED)
+    assert pull.label == ("eve/hello:feature" if fork else "feature")
+    assert fake.forge.head("alba", "hello", pull.ref) == (
+        Head(commit, "eve", "a change") if action is not PullAction.CLOSED else None
+    )
+    asked = fake.forge.pull("alba", "hello", 7)
+    assert asked is not None
+    assert (asked.ref, asked.commit, asked.author, asked.from_fork) == (pull.ref, commit, "eve", fork)
+    assert [one.number for one in fake.forge.open_pulls("alba", "hello")] == ([7] if pull.open else [])
+    assert fake.forge.pull("alba", "hello", 8) is None
+
+
+def test_new_comments_are_commands_and_others_are_not(fake: FakeWorld) -> None:
+    commit = fake.commit("first")
+    told = receive(fake, fake.comment(f"/approve {commit}"))
+    assert told.command == CommentCommand(Command.APPROVE, "12", "alba", 7, commit)
+    assert (told.moves, told.ignored) == ((), "")
+    for message in (
+        fake.comment(f"/approve {commit}", edited=True),
+        fake.comment(f"/approve {commit}", on_pull=False),
+        fake.comment(f"I would /approve {commit}"),
+        fake.comment(f"/approve {commit[:10]}"),
+    ):
+        ignored = receive(fake, message)
+        assert (ignored.command, bool(ignored.ignored)) == (None, True)
+
+
+def test_the_forge_says_what_a_person_may_do(fake: FakeWorld) -> None:
+    roles = {"admin": Permission.ADMIN, "write": Permission.WRITE, "read": Permission.READ}
+    if "gitlab" in fake.event_header:
+        roles = {"maintainer": Permission.ADMIN, "developer": Permission.WRITE, "reporter": Permission.READ}
+    fake.repo.private = True
+    fake.repo.people = {f"a-{role}": role for role in roles}
+    for role, permission in roles.items():
+        assert fake.forge.permission("alba", "hello", f"a-{role}") is permission
+    assert fake.forge.permission("alba", "hello", "nobody") is Permission.NONE
+    assert fake.forge.permission("alba", "nothing", "a-read") is Permission.NONE
+
+
+@pytest.mark.parametrize("state", list(BuildState))
+def test_every_state_is_a_word_of_the_forge(fake: FakeWorld, state: BuildState) -> None:
+    commit = fake.commit("first")
+    status = CommitStatus(commit, "albatros", state, "text", "url", "refs/heads/main")
+    for _ in range(2):
+        fake.forge.post_status("alba", "hello", status)
+    shown = fake.status(commit, "albatros")
+    assert shown is not None
+    assert (shown[0] == "success") == (state is BuildState.SUCCEEDED)
+
+
+def test_a_repo_without_any_commit_has_no_heads(fake: FakeWorld) -> None:
+    assert fake.forge.heads("alba", "hello") == {}
+    assert fake.forge.head("alba", "hello", "refs/heads/main") is None

@@ -1,5 +1,6 @@
 """Worlds for the contract suite of forges: each has one empty repo, alba/hello, and a person who pushes to it."""
 
+import base64
 import hashlib
 import hmac
 import json
@@ -8,9 +9,10 @@ import queue
 import subprocess
 import tempfile
 import threading
+import time
 import urllib.error
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,14 +20,21 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
+from albatros.domain.inbound import PullAction
 from albatros.forges.base import Forge
 from albatros.forges.git import GitForge
 from albatros.forges.gitea import GiteaForge
+from albatros.forges.github import GithubForge
+from albatros.forges.gitlab import GitlabForge
 from albatros.settings import ForgeKind, ForgeSettings
 from tests.services.gitea_server import GiteaServer
-from tests.support.fake_gitea import FakeRepo, fake_gitea
+from tests.support.fake_forge import FakeRepo
+from tests.support.fake_gitea import fake_gitea
+from tests.support.fake_github import fake_github
+from tests.support.fake_gitlab import fake_gitlab
 
 SECRET = "s3cret"
+GITLAB_TOKEN = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 Message = tuple[Mapping[str, str], bytes]
 
 
@@ -33,6 +42,8 @@ class World(Protocol):
     """A forge with one empty repo, alba/hello, and a person who pushes to it."""
 
     signature_header: str
+    delivery_header: str
+    event_header: str
 
     @property
     def forge(self) -> Forge:
@@ -61,9 +72,9 @@ def sign(body: bytes) -> str:
     return hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
 
 
-def settings(kind: ForgeKind, url: str, token: str = "") -> ForgeSettings:
+def settings(kind: ForgeKind, url: str, token: str = "", secret: str = SECRET) -> ForgeSettings:
     return ForgeSettings(
-        name="home", kind=kind, url=url, token=SecretStr(token), webhook_secret=SecretStr(SECRET), repos=("alba/*",)
+        name="home", kind=kind, url=url, token=SecretStr(token), webhook_secret=SecretStr(secret), repos=("alba/*",)
     )
 
 
@@ -101,6 +112,8 @@ class BareWorld:
     """A bare repository, and webhooks as the hook writes them."""
 
     signature_header = "x-albatros-signature"
+    delivery_header = "x-albatros-delivery"
+    event_header = "x-albatros-event"
 
     def __init__(self, home: Path) -> None:
         self.git = Git(home)
@@ -148,66 +161,248 @@ class BareWorld:
         return True
 
 
-class FakeGiteaWorld:
-    """The fake server, and webhooks with the fields of recorded ones."""
+class FakeWorld:
+    """A fake server, and webhooks with the fields of recorded or documented ones; each kind fills in the rest."""
 
-    def __init__(self, kind: ForgeKind, url: str, token: str, repo: FakeRepo) -> None:
-        self._prefix = f"x-{kind}"
-        self.signature_header = f"{self._prefix}-signature"
-        self.forge = GiteaForge(settings(kind, url, token))
-        self._repo = repo
+    signature_header: str
+    delivery_header: str
+    event_header: str
+    forge: GiteaForge | GithubForge | GitlabForge
+
+    def __init__(self, repo: FakeRepo) -> None:
+        self.repo = repo
         self._sent = 0
 
     def commit(self, title: str) -> str:
-        commit = hashlib.sha1(f"{title}{len(self._repo.commits)}".encode()).hexdigest()
-        self._repo.commits.add(commit)
+        commit = hashlib.sha1(f"{title}{len(self.repo.commits)}".encode()).hexdigest()
+        self.repo.commits.add(commit)
         return commit
 
     def push(self, ref: str, commit: str | None) -> Message:
-        refs = self._repo.tags if ref.startswith("refs/tags/") else self._repo.branches
+        refs = self.repo.tags if ref.startswith("refs/tags/") else self.repo.branches
         short = ref.removeprefix("refs/tags/").removeprefix("refs/heads/")
         before = refs.pop(short, "0" * 40)
         if commit is not None:
             refs[short] = commit
-        return self._message(ref, before, commit or "0" * 40, commit)
+        return self.pushed(ref, before, commit or "0" * 40, commit)
 
     def push_many(self, refs: Sequence[str], commit: str) -> None:
-        self._repo.branches.update({ref.removeprefix("refs/heads/"): commit for ref in refs})
+        self.repo.branches.update({ref.removeprefix("refs/heads/"): commit for ref in refs})
 
     def annotate(self, tag: str, commit: str) -> Message:
-        self._repo.tags[tag] = commit
-        return self._message(f"refs/tags/{tag}", "0" * 40, "f" * 40, commit)
-
-    def _message(self, ref: str, before: str, after: str, commit: str | None) -> Message:
-        self._sent += 1
-        value = {
-            "ref": ref,
-            "before": before,
-            "after": after,
-            "head_commit": {"id": commit, "message": "a title\n\nmore"} if commit else None,
-            "repository": {"full_name": "alba/hello", "private": False, "default_branch": "main"},
-            "pusher": {"login": "alba"},
-        }
-        body = json.dumps(value).encode()
-        headers = {
-            f"{self._prefix}-signature": sign(body),
-            f"{self._prefix}-delivery": f"d{self._sent}",
-            f"{self._prefix}-event": "push",
-        }
-        return headers, body
+        self.repo.tags[tag] = commit
+        return self.pushed(f"refs/tags/{tag}", "0" * 40, "f" * 40, commit)
 
     def status(self, commit: str, context: str) -> tuple[str, str, str] | None:
-        found = self._repo.statuses.get((commit, context))
+        found = self.repo.statuses.get((commit, context))
         return (str(found["state"]), str(found["description"]), str(found["target_url"])) if found else None
 
     def clones(self) -> bool:
         return False
+
+    def pushed(self, ref: str, before: str, after: str, commit: str | None) -> Message:
+        """The webhook of a push; `after` is the tag's own id where it is annotated."""
+        raise NotImplementedError
+
+    def pull(self, action: PullAction, commit: str, *, fork: bool = True) -> Message:
+        """What eve did to her pull request 7, which the forge has so from now on; the webhook of it."""
+        raise NotImplementedError
+
+    def comment(self, text: str, *, by: str = "alba", edited: bool = False, on_pull: bool = True) -> Message:
+        """A comment with id 12 on pull request 7; the webhook of it."""
+        raise NotImplementedError
+
+
+class HubWorld(FakeWorld):
+    """Payloads that Gitea, Forgejo and GitHub have in common."""
+
+    said: Mapping[PullAction, str]
+    pusher: str
+
+    def pushed(self, ref: str, before: str, after: str, commit: str | None) -> Message:
+        head = {"id": commit, "message": "a title\n\nmore"} if commit else None
+        value = {"ref": ref, "before": before, "after": after, "head_commit": head, "pusher": {self.pusher: "alba"}}
+        return self.message("push", value)
+
+    def pull(self, action: PullAction, commit: str, *, fork: bool = True) -> Message:
+        home = {"id": 2, "full_name": "eve/hello"} if fork else {"id": 1, "full_name": "alba/hello"}
+        base = self.repo.branches.get("main", "b" * 40)
+        pull: dict[str, object] = {
+            "number": 7,
+            "state": "closed" if action is PullAction.CLOSED else "open",
+            "title": "a change",
+            "user": {"login": "eve"},
+            "head": {"ref": "feature", "sha": commit, "repo": home},
+            "base": {"ref": "main", "sha": base, "repo": {"id": 1, "full_name": "alba/hello"}},
+            "merge_commit_sha": None,
+        }
+        self.repo.pulls[7] = pull
+        value = {"action": self.said[action], "number": 7, "pull_request": pull, "sender": {"login": "eve"}}
+        return self.message("pull_request", value)
+
+    def comment(self, text: str, *, by: str = "alba", edited: bool = False, on_pull: bool = True) -> Message:
+        issue = {"number": 7, "pull_request": {"url": "https://evil.example.org/"}} if on_pull else {"number": 7}
+        value = {
+            "action": "edited" if edited else "created",
+            "issue": issue,
+            "is_pull": on_pull,
+            "comment": {"id": 12, "body": text, "user": {"login": by}},
+            "sender": {"login": by},
+        }
+        return self.message("issue_comment", value)
+
+    def message(self, event: str, value: Mapping[str, object]) -> Message:
+        self._sent += 1
+        repository = {"id": 1, "full_name": "alba/hello", "private": False, "default_branch": "main"}
+        body = json.dumps({**value, "repository": repository}).encode()
+        headers = {
+            self.signature_header: self.signed(body),
+            self.delivery_header: f"d{self._sent}",
+            self.event_header: event,
+        }
+        return headers, body
+
+    def signed(self, body: bytes) -> str:
+        return sign(body)
+
+
+class FakeGiteaWorld(HubWorld):
+    """Gitea or Forgejo."""
+
+    pusher = "login"
+    said: Mapping[PullAction, str] = {
+        PullAction.OPENED: "opened",
+        PullAction.NEW_HEAD: "synchronized",
+        PullAction.REOPENED: "reopened",
+        PullAction.CLOSED: "closed",
+        PullAction.LABELLED: "label_updated",
+    }
+
+    def __init__(self, kind: ForgeKind, url: str, token: str, repo: FakeRepo) -> None:
+        super().__init__(repo)
+        self.signature_header = f"x-{kind}-signature"
+        self.delivery_header, self.event_header = f"x-{kind}-delivery", f"x-{kind}-event"
+        self.forge = GiteaForge(settings(kind, url, token))
+
+
+class FakeGithubWorld(HubWorld):
+    """A GitHub Enterprise Server."""
+
+    signature_header = "x-hub-signature-256"
+    delivery_header = "x-github-delivery"
+    event_header = "x-github-event"
+    pusher = "name"
+    said: Mapping[PullAction, str] = {
+        PullAction.OPENED: "opened",
+        PullAction.NEW_HEAD: "synchronize",
+        PullAction.REOPENED: "reopened",
+        PullAction.CLOSED: "closed",
+        PullAction.LABELLED: "labeled",
+    }
+
+    def __init__(self, url: str, token: str, repo: FakeRepo) -> None:
+        super().__init__(repo)
+        self.forge = GithubForge(settings(ForgeKind.GITHUB, url, token))
+
+    def signed(self, body: bytes) -> str:
+        return f"sha256={sign(body)}"
+
+    def status(self, commit: str, context: str) -> tuple[str, str, str] | None:
+        return super().status(commit, context.lower())
+
+
+class FakeGitlabWorld(FakeWorld):
+    """A GitLab whose webhooks are signed."""
+
+    signature_header = "webhook-signature"
+    delivery_header = "webhook-id"
+    event_header = "x-gitlab-event"
+    said: Mapping[PullAction, str] = {
+        PullAction.OPENED: "open",
+        PullAction.NEW_HEAD: "update",
+        PullAction.REOPENED: "reopen",
+        PullAction.CLOSED: "close",
+        PullAction.LABELLED: "update",
+    }
+
+    def __init__(self, url: str, token: str, repo: FakeRepo) -> None:
+        super().__init__(repo)
+        self.forge = GitlabForge(settings(ForgeKind.GITLAB, url, token, GITLAB_TOKEN))
+
+    def pushed(self, ref: str, before: str, after: str, commit: str | None) -> Message:
+        tag = ref.startswith("refs/tags/")
+        value = {
+            "object_kind": "tag_push" if tag else "push",
+            "ref": ref,
+            "before": before,
+            "after": after,
+            "checkout_sha": commit,
+            "user_id": 1,
+            "user_username": "alba",
+            "commits": [{"id": commit, "message": "a title\n\nmore", "title": "a title"}] if commit else [],
+            "total_commits_count": 1,
+        }
+        return self.message("Tag Push Hook" if tag else "Push Hook", value)
+
+    def pull(self, action: PullAction, commit: str, *, fork: bool = True) -> Message:
+        common: dict[str, object] = {
+            "iid": 7,
+            "title": "a change",
+            "state": "closed" if action is PullAction.CLOSED else "opened",
+            "source_branch": "feature",
+            "target_branch": "main",
+            "source_project_id": 2 if fork else 1,
+            "target_project_id": 1,
+        }
+        self.repo.pulls[7] = {**common, "sha": commit, "author": {"id": 3, "username": "eve"}}
+        told = {**common, "action": self.said[action], "author_id": 3, "last_commit": {"id": commit}}
+        told["source"] = {"path_with_namespace": "eve/hello" if fork else "alba/hello"}
+        if action is PullAction.NEW_HEAD:
+            told["oldrev"] = "a" * 40
+        changes = {"labels": {"previous": [], "current": [{"title": "x"}]}} if action is PullAction.LABELLED else {}
+        value = {"user": {"id": 3, "username": "eve"}, "object_attributes": told, "changes": changes}
+        return self.message("Merge Request Hook", {"object_kind": "merge_request", **value})
+
+    def comment(self, text: str, *, by: str = "alba", edited: bool = False, on_pull: bool = True) -> Message:
+        note = {
+            "id": 12,
+            "note": text,
+            "noteable_type": "MergeRequest" if on_pull else "Issue",
+            "author_id": 1,
+            "action": "update" if edited else "create",
+        }
+        value = {"user": {"id": 1, "username": by}, "object_attributes": note, "merge_request": {"iid": 7}}
+        return self.message("Note Hook", {"object_kind": "note", **value})
+
+    def status(self, commit: str, context: str) -> tuple[str, str, str] | None:
+        found = super().status(commit, context)
+        return ("failure" if found[0] == "failed" else found[0], *found[1:]) if found else None
+
+    def message(self, event: str, value: Mapping[str, object]) -> Message:
+        self._sent += 1
+        project = {"id": 1, "path_with_namespace": "alba/hello", "visibility_level": 20, "default_branch": "main"}
+        body = json.dumps({**value, "project": project}).encode()
+        return {**gitlab_headers(body, f"d{self._sent}"), self.event_header: event}, body
+
+
+def gitlab_headers(body: bytes, message: str, at: float | None = None) -> dict[str, str]:
+    """The headers of a webhook that GitLab signs at a time: now."""
+    stamp = str(int(time.time() if at is None else at))
+    key = base64.b64decode(GITLAB_TOKEN.removeprefix("whsec_"))
+    digest = hmac.new(key, f"{message}.{stamp}.".encode() + body, hashlib.sha256).digest()
+    return {
+        "webhook-id": message,
+        "webhook-timestamp": stamp,
+        "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
+    }
 
 
 class RealGiteaWorld:
     """A real Gitea, pushed to with git; its webhooks arrive at a listener."""
 
     signature_header = "x-gitea-signature"
+    delivery_header = "x-gitea-delivery"
+    event_header = "x-gitea-event"
 
     def __init__(self, server: GiteaServer, home: Path, listener: "Listener") -> None:
         self.git = Git(home)
@@ -299,13 +494,25 @@ def bare_world() -> Iterator[BareWorld]:
 
 
 @contextmanager
-def fake_gitea_world(kind: ForgeKind) -> Iterator[FakeGiteaWorld]:
-    """Gitea or Forgejo as the tests fake it."""
-    with fake_gitea() as fake:
-        repo = fake.repos["alba/hello"] = FakeRepo()
-        world = FakeGiteaWorld(kind, fake.url, fake.token, repo)
+def fake_world(kind: ForgeKind) -> Iterator[FakeWorld]:
+    """A forge as the tests fake it."""
+    with ExitStack() as stack:
+        repo = FakeRepo()
+        world: FakeWorld
+        if kind is ForgeKind.GITHUB:
+            github = stack.enter_context(fake_github())
+            github.repos["alba/hello"] = repo
+            world = FakeGithubWorld(github.url, github.token, repo)
+        elif kind is ForgeKind.GITLAB:
+            gitlab = stack.enter_context(fake_gitlab())
+            gitlab.repos["alba/hello"] = repo
+            world = FakeGitlabWorld(gitlab.url, gitlab.token, repo)
+        else:
+            gitea = stack.enter_context(fake_gitea())
+            gitea.repos["alba/hello"] = repo
+            world = FakeGiteaWorld(kind, gitea.url, gitea.token, repo)
+        stack.callback(world.forge.close)
         yield world
-        world.forge.close()
 
 
 @contextmanager

@@ -1,0 +1,98 @@
+"""A small server that answers the calls of GitLab's API that Albatros makes, from the REST documentation of GitLab 18.
+
+A commit status that is open is not told its state again, and never goes back from running to pending: GitLab answers
+400 "Cannot transition status" then. One that has ended is followed by a new one.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from tests.support.fake_forge import FakeForge, FakeRepo, Query, page_of, serve
+
+_RANK = {"pending": 0, "running": 1}
+_LEVELS = {"guest": 10, "reporter": 20, "developer": 30, "maintainer": 40, "owner": 50}
+
+
+@dataclass
+class FakeGitlab(FakeForge):
+    """A GitLab's state; the people of a repo are named by their role."""
+
+    etags = True
+    blocked: set[str] = field(default_factory=set)
+
+    def authorized(self, headers: Mapping[str, str]) -> bool:
+        return headers.get("private-token") == self.token
+
+    def route(self, method: str, path: str, query: Query, body: object) -> tuple[int, object]:
+        if path == "/api/v4/users":
+            login = query["username"][0]
+            known = login in self._logins()
+            return 200, [{"id": self._logins().index(login) + 1, "username": login}] if known else []
+        matched = re.fullmatch(r"/api/v4/projects/([^/]+)(?:/(.+))?", path)
+        name = unquote(matched[1]) if matched else ""
+        repo = self.repos.get(name)
+        if matched is None or repo is None:
+            return 404, {"message": "404 Project Not Found"}
+        if matched[2] is None:
+            visibility = "private" if repo.private else "public"
+            return 200, {"path_with_namespace": name, "visibility": visibility, "default_branch": repo.default_branch}
+        return self._inside(repo, method, matched[2], query, body)
+
+    def _logins(self) -> list[str]:
+        return sorted({login for repo in self.repos.values() for login in repo.people})
+
+    def _inside(self, repo: FakeRepo, method: str, path: str, query: Query, body: object) -> tuple[int, object]:
+        first, _, rest = path.partition("/")
+        if first == "statuses" and method == "POST":
+            return self._post_status(repo, rest, body)
+        if first == "members":
+            return self._member(repo, int(rest.removeprefix("all/")))
+        if first == "merge_requests" and rest:
+            found = repo.pulls.get(int(rest))
+            return (200, found) if found is not None else (404, {"message": "404 Not found"})
+        if first == "merge_requests":
+            listed = [one for one in repo.pulls.values() if one["state"] == query["state"][0]]
+            return 200, page_of(listed, query, "per_page", 100)
+        kind, _, item = rest.partition("/")
+        if kind == "commits":
+            shown = repo.statuses.get((item.removesuffix("/statuses"), query["name"][0]))
+            return 200, [shown] if shown else []
+        refs = repo.branches if kind == "branches" else repo.tags
+        if item:
+            short = unquote(item)
+            return (200, _ref(short, refs[short])) if short in refs else (404, {"message": "404 Not Found"})
+        return 200, page_of([_ref(short, refs[short]) for short in sorted(refs)], query, "per_page", 100)
+
+    def _member(self, repo: FakeRepo, number: int) -> tuple[int, object]:
+        login = self._logins()[number - 1]
+        if login not in repo.people or repo.people[login] not in _LEVELS:
+            return 404, {"message": "404 Not found"}
+        state = "blocked" if login in self.blocked else "active"
+        return 200, {"username": login, "state": state, "access_level": _LEVELS[repo.people[login]]}
+
+    def _post_status(self, repo: FakeRepo, commit: str, body: object) -> tuple[int, object]:
+        assert isinstance(body, dict)
+        if commit not in repo.commits:
+            return 404, {"message": "404 Commit Not Found"}
+        if body["state"] not in {"pending", "running", "success", "failed", "canceled", "skipped"}:
+            return 400, {"error": "state does not have a valid value"}
+        key = commit, str(body["name"])
+        before = str(repo.statuses.get(key, {}).get("status", ""))
+        if before in _RANK and body["state"] in _RANK and _RANK[str(body["state"])] <= _RANK[before]:
+            return 400, {"message": f"Cannot transition status via :enqueue from :{before}"}
+        repo.statuses[key] = {**body, "status": body["state"]}
+        return 201, repo.statuses[key]
+
+
+def _ref(name: str, commit: str) -> dict[str, object]:
+    return {"name": name, "commit": {"id": commit, "title": "a title", "author_name": "alba"}}
+
+
+@contextmanager
+def fake_gitlab() -> Iterator[FakeGitlab]:
+    """Serve a fake on a free loopback port."""
+    with serve(FakeGitlab()) as state:
+        yield state
