@@ -22,8 +22,9 @@ import (
 const zeros = "0000000000000000000000000000000000000000"
 
 type outcome struct {
-	latency time.Duration
-	status  string
+	latency  time.Duration
+	status   string
+	delivery string
 }
 
 // webhooks sends signed pushes at a fixed rate, whether or not earlier ones were answered (an open loop). A latency
@@ -84,7 +85,7 @@ func fire(client *http.Client, requests []*http.Request, interval time.Duration)
 		go func(index int) {
 			defer all.Done()
 			status := send(client, requests[index])
-			outcomes[index] = outcome{time.Since(due), status}
+			outcomes[index] = outcome{time.Since(due), status, requests[index].Header.Get("X-Gitea-Delivery")}
 		}(index)
 	}
 	all.Wait()
@@ -94,7 +95,8 @@ func fire(client *http.Client, requests []*http.Request, interval time.Duration)
 func send(client *http.Client, request *http.Request) string {
 	answer, err := client.Do(request)
 	if err != nil {
-		return err.Error()
+		// The rest of the text differs from one to the next.
+		return "no answer"
 	}
 	defer answer.Body.Close()
 	io.Copy(io.Discard, answer.Body)
@@ -104,13 +106,18 @@ func send(client *http.Client, request *http.Request) string {
 func report(outcomes []outcome, world *forge) error {
 	statuses := map[string]int{}
 	latencies := make([]float64, len(outcomes))
+	accepted := []string{}
 	for index, one := range outcomes {
 		statuses[one.status]++
+		if one.status == "202" {
+			accepted = append(accepted, one.delivery)
+		}
 		latencies[index] = float64(one.latency.Microseconds()) / 1000
 	}
 	sort.Float64s(latencies)
 	return json.NewEncoder(os.Stdout).Encode(map[string]any{
 		"answers":         statuses,
+		"accepted":        accepted,
 		"latencies_ms":    latencies,
 		"statuses_posted": atomic.LoadInt64(&world.statuses),
 	})

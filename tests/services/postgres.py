@@ -3,6 +3,7 @@
 import signal
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,14 @@ class PostgresCluster:
 def postgres_cluster() -> Iterator[PostgresCluster]:
     """A PostgreSQL server for the whole session (one for each process of pytest-xdist)."""
     require("postgresql")
+    # A cluster that nobody keeps needs no fsync: it is most of the time of small transactions.
+    with start_postgres(fsync=False) as cluster:
+        yield cluster
+
+
+@contextmanager
+def start_postgres(*, fsync: bool) -> Iterator[PostgresCluster]:
+    """A PostgreSQL server for as long as the block runs."""
     account = unprivileged("postgres")
     with private_dir("pg", account) as home:
         data = home / "data"
@@ -41,11 +50,10 @@ def postgres_cluster() -> Iterator[PostgresCluster]:
             [find("initdb"), "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
             account=account,
         )
-        # A cluster that nobody keeps needs no fsync: it is most of the time of small transactions.
         options = {
             "listen_addresses": "",
             "unix_socket_directories": str(home),
-            "fsync": "off",
+            "fsync": "on" if fsync else "off",
             "max_connections": "200",
         }
         command = [find("postgres"), "-D", str(data), *(f"--{name}={value}" for name, value in options.items())]
@@ -66,8 +74,15 @@ def postgres_cluster() -> Iterator[PostgresCluster]:
 @pytest.fixture
 def postgres_url(postgres_cluster: PostgresCluster) -> Iterator[str]:
     """The URL of an empty database that is dropped after the test."""
+    with empty_database(postgres_cluster) as url:
+        yield url
+
+
+@contextmanager
+def empty_database(cluster: PostgresCluster) -> Iterator[str]:
+    """The URL of an empty database that is dropped after the block."""
     name = f"t_{uuid.uuid4().hex}"
-    with postgres_cluster.connect() as connection:
+    with cluster.connect() as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield postgres_cluster.url(name)
+        yield cluster.url(name)
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
