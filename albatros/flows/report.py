@@ -38,7 +38,7 @@ def request_status(session: Session, build: Build) -> None:
 
     At its end, contexts that an earlier Build of the same commit left behind follow it, so that none goes stale.
     """
-    wish = StatusWish(AGGREGATE, build.state, _describe(build), f"/builds/{build.id}")
+    wish = StatusWish(AGGREGATE, build.state, _describe(build), _page_of(session, build))
     put_status(session, build.repo_id, build.commit, build.id, wish)
     if is_end(build.state):
         _settle_left_over(session, build)
@@ -70,6 +70,16 @@ def request_publication_status(session: Session, publication: Publication) -> No
         state, description = BuildState.PUBLISHING, "publishing"
     context = f"{AGGREGATE}/{image.name}@{publication.registry_name}"
     _put_extra(session, build, StatusWish(context, state, description, f"/builds/{build.id}"))
+
+
+def _page_of(session: Session, build: Build) -> str:
+    """The page that says why: the log of the one Job that failed, else the Build's."""
+    if build.state in {BuildState.FAILED, BuildState.ERRORED}:
+        failed = select(Job.id).where(Job.build_id == build.id, Job.state == JobState.FAILED).limit(2)
+        jobs = session.scalars(failed).all()
+        if len(jobs) == 1:
+            return f"/jobs/{jobs[0]}"
+    return f"/builds/{build.id}"
 
 
 def _describe(build: Build) -> str:

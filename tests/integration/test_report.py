@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
+from albatros.db import outbox
 from albatros.db.models import Build, Event, Image, Job, Publication, StatusReport
 from albatros.db.session import Database, now
 from albatros.domain.states import BuildState, JobKind, JobState, PublicationState
@@ -15,7 +16,7 @@ from albatros.flows import report
 from albatros.flows.rerun import rerun
 from albatros.forges.base import CommitStatus
 from tests.support.forges import MemoryForge
-from tests.support.inbox import Inbox
+from tests.support.inbox import MAIN, Inbox
 
 A = "a" * 40
 URL = "https://ci.example.org"
@@ -83,7 +84,7 @@ def line(database: Database) -> Iterator[Line]:
 def test_pending_is_due_with_the_build_and_posted_once(line: Line) -> None:
     assert line.post()
     assert line.forge.posted == [
-        CommitStatus(A, "albatros", BuildState.QUEUED, "build 1 is queued", f"{URL}/builds/{line.build}")
+        CommitStatus(A, "albatros", BuildState.QUEUED, "build 1 is queued", f"{URL}/builds/{line.build}", MAIN)
     ]
     assert not line.post()
     row = line.row()
@@ -277,3 +278,48 @@ def test_publications_share_one_context_for_each_registry(line: Line) -> None:
 
 def test_deliver_says_when_nothing_is_due(database: Database) -> None:
     assert not report.deliver_one(database, {"home": MemoryForge()}, URL, "here")
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        ForgeError("home answered 403"),
+        ForgeUnavailableError("home answered 500"),
+        ForgeUnavailableError("home answered 429", 45.0),
+    ],
+    ids=["403", "500", "429"],
+)
+def test_a_forge_that_fails_for_ten_minutes_ends_with_the_right_status(
+    line: Line, monkeypatch: pytest.MonkeyPatch, refusal: ForgeError
+) -> None:
+    clock = [now()]
+    for module in (report, outbox):
+        monkeypatch.setattr(module, "now", lambda: clock[0])
+    start = clock[0]
+    outage, moves = timedelta(minutes=10), [BuildState.EVALUATING, BuildState.RUNNING, BuildState.SUCCEEDED]
+    tries = 0
+    line.forge.fails = refusal
+    while clock[0] < start + 4 * outage:
+        if clock[0] >= start + outage:
+            line.forge.fails = None
+        elif moves and clock[0] > start + (4 - len(moves)) * outage / 5:
+            line.move(moves.pop(0))
+        tries += line.post()
+        clock[0] += timedelta(seconds=5)
+    assert [status.state for status in line.forge.posted] == [BuildState.SUCCEEDED]
+    row = line.row()
+    assert (row.sent, row.error) == (row.version, "")
+    assert tries < 40
+
+
+def test_the_link_of_a_failure_goes_straight_to_its_log(line: Line) -> None:
+    line.fail_job("packages.x86_64-linux.hello")
+    line.move(BuildState.FAILED)
+    line.post_all()
+    with line.database.read() as session:
+        job = session.scalars(select(Job.id).where(Job.state == JobState.FAILED)).one()
+    assert {status.target_url for status in line.forge.posted} == {f"{URL}/jobs/{job}"}
+    line.fail_job("packages.x86_64-linux.other")
+    line.move(BuildState.FAILED)
+    line.post_all()
+    assert line.row().target_path == f"/builds/{line.build}"
