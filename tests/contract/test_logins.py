@@ -11,7 +11,7 @@ import pytest
 from albatros.errors import UnauthorizedError
 from albatros.forges.base import Identity, LoginAttempt
 from albatros.forges.oauth import OAuthLogin
-from albatros.settings import ForgeSettings
+from albatros.settings import ForgeKind, ForgeSettings
 from tests.services.gitea_server import ADMIN, GiteaServer
 from tests.support.fake_oauth import CLIENT_ID, CLIENT_SECRET, fake_oauth
 from tests.support.gitea_login import make_application, somebody
@@ -58,7 +58,7 @@ def _real(gitea: GiteaServer) -> Iterator[World]:
         yield World(settings, login, person.approve, ADMIN)
 
 
-@pytest.fixture(params=["fake gitea", "fake forgejo", "gitea"])
+@pytest.fixture(params=[*(f"fake {kind}" for kind in ForgeKind if kind is not ForgeKind.GIT), "gitea"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     kind = request.param
     making = _real(request.getfixturevalue("gitea")) if kind == "gitea" else _fake(kind.removeprefix("fake "))
@@ -103,6 +103,8 @@ def test_a_code_is_good_with_its_verifier_alone(world: World) -> None:
 
 
 def test_a_code_of_another_login_is_told_by_its_nonce(world: World) -> None:
+    if "nonce=" not in world.login.address(attempt()):
+        pytest.skip("this kind of forge does not speak OpenID Connect")
     begun = attempt()
     code = code_of(world, begun)
     with pytest.raises(UnauthorizedError, match="another login"):
