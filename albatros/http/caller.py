@@ -17,7 +17,7 @@ from albatros.db.models import Artifact, Build, Image, Job, Repo
 from albatros.db.sight import Sight
 from albatros.domain.access import Scope, Who
 from albatros.errors import ForgeError, OverloadedError
-from albatros.flows.access import NamedRepo
+from albatros.flows.access import NamedRepo, Unseen
 
 if TYPE_CHECKING:
     from albatros.http.deps import AppContext
@@ -78,7 +78,9 @@ class Caller:
         """A Repo by its name on its forge. Raises NotFoundError or ForbiddenError."""
         with self.context.database.read() as session:
             found = pages.find_repo(session, forge, owner, name)
+        # The forge is asked about a repo without a row as well: an answer that comes at once would tell them apart.
         what = f"repo {forge}/{owner}/{name}"
+        self.check(found or Unseen(forge, owner, name), what, needed)
         self.check(found, what, needed)
         return _there(found)
 

@@ -27,8 +27,8 @@ from scripts.reference.markdown import code, table
 INTRODUCTION = f"""# REST API
 
 `GET {OPENAPI_PATH}` is this page as an OpenAPI document. Send `Authorization: Bearer alb_…` with a token that
-`albatros token create` made; on a server with `[server] public = true` reading public repos needs none. Lists come in
-pages: pass `next` of an answer as `cursor` of the next call. Times are UTC.
+`albatros token create` or your settings page made; on a server with `[server] public = true` reading public repos needs
+none. Lists come in pages: pass `next` of an answer as `cursor` of the next call. Times are UTC.
 """
 Json = Mapping[str, Any]
 

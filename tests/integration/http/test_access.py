@@ -316,6 +316,14 @@ def test_events_tell_of_what_the_caller_may_see(guarded: Api, actor: Actor) -> N
         assert names == (["keys", "hello"] if actor.may(Needs.SEE) else ["hello"])
 
 
+def test_the_forge_is_asked_about_a_repo_whether_it_is_known_or_not(guarded: Api) -> None:
+    stranger = next(iter(clients(guarded, ACTORS[1])))
+    for name in ("keys", "no-such-repo"):
+        guarded.people.asked.clear()
+        assert stranger.get(f"/api/v1/repos/home/alba/{name}").status_code == 404
+        assert guarded.people.asked == [(f"alba/{name}", "stranger")]
+
+
 def test_a_role_that_ends_ends_the_sight_of_it(guarded: Api) -> None:
     person = next(iter(clients(guarded, ACTORS[2])))
     path = f"/api/v1/builds/{guarded.seeded.private}"
