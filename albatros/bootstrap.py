@@ -49,7 +49,7 @@ from albatros.store.base import BlobStore
 from albatros.store.files import FileStore
 
 log = get_logger(__name__)
-PUBLISHERS = 2
+MOST_PUBLISHERS = 8
 REPORTERS = 2
 KEY_BYTES = 32
 STOP_SECONDS = 30.0
@@ -200,7 +200,8 @@ class Server:
             parts.database, parts.store, parts.signals, registries, settings.limits, parts.holder, key
         )
         role = PublisherRole(assembler, publisher, observe)
-        return [self._loop(f"publisher-{n}", Topic.PUBLISHER, role.step, IDLE_SECONDS) for n in range(PUBLISHERS)]
+        publishers = min(len(registries) + 1, MOST_PUBLISHERS)
+        return [self._loop(f"publisher-{n}", Topic.PUBLISHER, role.step, IDLE_SECONDS) for n in range(publishers)]
 
     def _loop(self, name: str, topic: str, step: Callable[[], bool], idle: float) -> Loop:
         return Loop(name, self._parts.signals, topic, step, idle, self._parts.writer.is_busy)

@@ -21,7 +21,7 @@ from albatros.executors.base import Executor, RunnerEnded
 from albatros.flows import attempts, plan, settle
 from albatros.flows.assemble import Assembler
 from albatros.flows.dispatch import Dispatcher
-from albatros.flows.publish import Publisher
+from albatros.flows.publish import Publisher, Push
 from albatros.images.publish import Observer
 from albatros.log import get_logger
 from albatros.settings import LimitSettings, ShutdownMode
@@ -205,12 +205,17 @@ class Scheduler:
 
 
 class PublisherRole:
-    """Assembles images and pushes them; several loops may share one."""
+    """Assembles images and pushes them, to each registry one after the other; several loops may share one.
+
+    With more loops than registries, one that hangs holds up neither the others nor the assembling.
+    """
 
     def __init__(self, assembler: Assembler, publisher: Publisher, observe: Observer) -> None:
         self._assembler = assembler
         self._publisher = publisher
         self._observe = observe
+        self._claiming = threading.Lock()
+        self._busy: set[str] = set()
 
     def step(self) -> bool:
         """Do what is due first; True when something was."""
@@ -219,12 +224,23 @@ class PublisherRole:
             with _renewing(lambda: self._assembler.renew(build)):
                 self._assembler.assemble(build)
             return True
-        push = self._publisher.claim()
-        if push is not None:
+        push = self._claim()
+        if push is None:
+            return False
+        try:
             with _renewing(lambda: self._publisher.renew(push)):
                 self._publisher.push(push, self._observe)
-            return True
-        return False
+        finally:
+            with self._claiming:
+                self._busy.remove(push.first.registry_name)
+        return True
+
+    def _claim(self) -> Push | None:
+        with self._claiming:
+            push = self._publisher.claim(self._busy)
+            if push is not None:
+                self._busy.add(push.first.registry_name)
+        return push
 
 
 @contextmanager

@@ -227,10 +227,13 @@ def claim_assembly(session: Session, holder: str, lease: timedelta) -> Build | N
     return build
 
 
-def claim_publications(session: Session, holder: str, lease: timedelta) -> Sequence[Publication]:
+def claim_publications(
+    session: Session, holder: str, lease: timedelta, busy: Collection[str] = ()
+) -> Sequence[Publication]:
     """Hold the due Publications of one Image at one Registry, without those whose tag another push is moving.
 
-    Their `holder` names this claim. Raises IntegrityError when another server claimed one of the tags meanwhile.
+    Registries that are `busy` are left for later. Their `holder` names this claim. Raises IntegrityError when another
+    server claimed one of the tags meanwhile.
     """
     at = now()
     other = aliased(Publication)
@@ -243,6 +246,7 @@ def claim_publications(session: Session, holder: str, lease: timedelta) -> Seque
         )
     )
     due = and_(Publication.state == PublicationState.PENDING, Publication.next_try_at <= at, ~contested)
+    due = and_(due, Publication.registry_name.not_in(busy))
     oldest = select(Publication).where(due).order_by(Publication.next_try_at, Publication.id).limit(1)
     first = session.scalars(_locked(oldest, Publication)).first()
     if first is None:

@@ -7,7 +7,7 @@ afterwards where it went. Killed anywhere, the push is done again: everything th
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -97,12 +97,15 @@ class Publisher:
         self._key = key
         self.holder = holder
 
-    def claim(self) -> Push | None:
-        """Hold what is due, pushes that nobody renewed included; renew with `renew` while `push` runs."""
+    def claim(self, busy: Collection[str] = ()) -> Push | None:
+        """Hold what is due at a registry that is not `busy`, pushes that nobody renewed included.
+
+        Renew with `renew` while `push` runs.
+        """
         try:
             with self._database.write() as session:
                 _release_abandoned(session, None)
-                publications = tuple(queue.claim_publications(session, self.holder, LEASE))
+                publications = tuple(queue.claim_publications(session, self.holder, LEASE, busy))
                 for publication in publications:
                     progress.emit_publication(session, publication)
         except IntegrityError:

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from albatros.executors.base import StartOrder
 from albatros.images.publish import ignore
 from albatros.roles import Loop, PublisherRole, stop_all
 from tests.support.flows import Runner, World, package, settings_of
-from tests.support.pushing import assembled, built, digest_of_build, hub, image, one_registry
+from tests.support.pushing import assembled, built, digest_of_build, hub, image, one_registry, tag_states
 
 BUILDS = 6
 RUNNERS = 4
@@ -132,6 +133,39 @@ def test_a_publisher_assembles_then_pushes(database: Database, tmp_path: Path) -
     assert role.step()
     assert world.state(build) is BuildState.SUCCEEDED
     assert not role.step()
+
+
+def test_a_registry_that_hangs_keeps_no_other_waiting(database: Database, tmp_path: Path) -> None:
+    world = World(database, settings_of(tmp_path))
+    first, second = assembled(world, "one"), assembled(world, "two")
+    role = PublisherRole(world.assembler, world.publisher, ignore)
+    reached, let_go = threading.Event(), threading.Event()
+
+    def hang(*_: str) -> None:
+        reached.set()
+        let_go.wait(60)
+
+    hub(world).before = hang
+    with ThreadPoolExecutor(1) as pool:
+        stuck = pool.submit(role.step)
+        try:
+            assert reached.wait(60)
+            late = built(world, "three")
+            while role.step():
+                pass
+            assert not stuck.done()
+            for build in (first, second, late):
+                assert set(tag_states(world, build, "static").values()) <= {
+                    PublicationState.PUBLISHED,
+                    PublicationState.SUPERSEDED,
+                }
+        finally:
+            let_go.set()
+        assert stuck.result(60)
+    while role.step():
+        pass
+    assert {world.state(build) for build in (first, second, late)} == {BuildState.SUCCEEDED}
+    assert hub(world).tag("hello", "main") == digest_of_build(world, late)
 
 
 def test_a_lease_is_renewed_for_as_long_as_the_work_takes(
