@@ -6,10 +6,11 @@ import pytest
 
 from tests.services.gitea_server import ADMIN, GiteaServer
 from tests.services.registry import RegistryServer
-from tests.support.flakes import HOST_SYSTEM, archives, derivation, flake, hello
-from tests.support.gitea_repo import GiteaRepo
+from tests.support.flakes import HOST_SYSTEM, MACHINES, archives, derivation, flake, hello, wait_for
+from tests.support.gitea_repo import Fork, GiteaRepo
 from tests.support.line import Line, list_of, make_line
 from tests.support.published import check_published
+from tests.support.server_process import eventually
 from tests.tools import needs
 
 pytestmark = needs("nix", "git", "skopeo", "docker-registry", "gitea")
@@ -71,3 +72,106 @@ def test_a_private_repo_is_built_and_kept_from_public_registries(with_gitea: Lin
         assert not remote.has(commit)
     listed = list_of(with_gitea.server.get("/api/v1/builds?limit=100")["items"])
     assert commit not in {build["commit"] for build in listed}
+
+
+def test_a_tag_is_built_and_published_under_its_version(with_gitea: Line, make_repo: MakeRepo) -> None:
+    repo = make_repo("tea-tagged")
+    repo.push_files(hello("on a branch"))
+    commit = repo.commit(hello("on a tag"))
+    repo.push("HEAD:refs/tags/v1.2.3")
+    with_gitea.wait_green(repo, commit)
+    for remote in with_gitea.remotes("tea-tagged"):
+        assert remote.has("1.2.3")
+
+
+def reasons_of(line: Line) -> list[str]:
+    return [str(row[0]) for row in line.sql("SELECT reason FROM deliveries ORDER BY id")]
+
+
+def wait_for_reason(line: Line, text: str) -> None:
+    """Wait until a delivery was recorded with this in its reason."""
+    eventually(lambda: any(text in reason for reason in reasons_of(line)), lambda: "\n".join(reasons_of(line)))
+
+
+def test_a_forks_pull_request_runs_once_its_commit_is_approved(
+    with_gitea: Line, make_repo: MakeRepo, gitea: GiteaServer
+) -> None:
+    repo = make_repo("tea-forked")
+    base = repo.push_files({**hello("the base"), ".albatros.toml": "[limits]\njob_seconds = 900\n"})
+    with_gitea.wait_green(repo, base)
+    token = gitea.person("eve")
+    fork = Fork(gitea, repo, "eve", token, with_gitea.paths.root / "work" / "eve")
+    first = fork.commit({**hello("a first try"), ".albatros.toml": "this is no TOML"})
+    fork.push("HEAD:refs/heads/feature")
+    number = fork.ask_for_a_pull("feature")
+    build = with_gitea.wait_build(first, "waiting_approval")
+    assert (build["trusted"], build["pull"], build["from_fork"]) == (False, number, True)
+    shown = eventually(lambda: repo.status(first), lambda: with_gitea.server.log)
+    assert (shown.state, shown.description.endswith(f"/approve {first}")) == ("pending", True)
+
+    repo.comment(number, f"/approve {first}", token)
+    wait_for_reason(with_gitea, "eve may not push")
+    repo.edit_comment(repo.comment(number, "looks fine"), f"/approve {first}")
+    wait_for_reason(with_gitea, "only a new comment is a command")
+    repo.comment(number, f"/approve {base}")
+    wait_for_reason(with_gitea, "an approval holds for one commit alone")
+    second = fork.commit({**hello("a second try"), ".albatros.toml": "this is no TOML"})
+    fork.push("HEAD:refs/heads/feature")
+    with_gitea.wait_build(second, "waiting_approval")
+    assert with_gitea.build(first)["state"] == "superseded"
+
+    repo.comment(number, f"/approve {second}")
+    with_gitea.wait_green(repo, second)
+    build = with_gitea.build(second)
+    assert (build["state"], build["approved_by"], build["trusted"]) == ("succeeded", ADMIN, False)
+    assert all(not image["publications"] for image in list_of(build["images"]))
+    for remote in with_gitea.remotes("tea-forked"):
+        assert not remote.has(second)
+
+
+def test_an_own_branchs_pull_request_reuses_the_build_of_its_push(
+    with_gitea: Line, make_repo: MakeRepo, gitea: GiteaServer
+) -> None:
+    repo = make_repo("tea-own")
+    with_gitea.wait_green(repo, repo.push_files(hello("the base")))
+    commit = repo.commit(hello("a branch"))
+    repo.push("HEAD:refs/heads/feature")
+    body: dict[str, object] = {"head": "feature", "base": "main", "title": "a change"}
+    gitea.api("POST", f"/repos/{repo.full_name}/pulls", body)
+    with_gitea.wait_green(repo, commit)
+    eventually(lambda: with_gitea.build(commit).get("pull") == 1, lambda: str(with_gitea.build(commit)))
+    assert with_gitea.sql(f"SELECT count(*) FROM builds WHERE \"commit\" = '{commit}'") == [(1,)]
+    assert with_gitea.build(commit)["trusted"] is True
+
+
+def test_a_replay_from_the_webhooks_history_builds_nothing(
+    with_gitea: Line, make_repo: MakeRepo, gitea: GiteaServer
+) -> None:
+    repo = make_repo("tea-replayed")
+    commit = repo.push_files(hello("once"))
+    with_gitea.wait_green(repo, commit)
+    of_push = "SELECT d.delivery_id FROM deliveries d JOIN builds b ON b.delivery_id = d.id WHERE b.\"commit\" = '{}'"
+    ((delivery,),) = with_gitea.sql(of_push.format(commit))
+    before = len(reasons_of(with_gitea))
+    gitea.replay(repo.full_name, repo.hook, str(delivery))
+    eventually(lambda: len(reasons_of(with_gitea)) > before, lambda: with_gitea.server.log)
+    assert "already known" in reasons_of(with_gitea)[-1]
+    assert with_gitea.sql(f"SELECT count(*) FROM builds WHERE \"commit\" = '{commit}'") == [(1,)]
+
+
+def test_a_gitea_that_is_away_in_the_middle_shows_the_right_status_in_the_end(
+    with_gitea: Line, make_repo: MakeRepo, gitea: GiteaServer
+) -> None:
+    repo = make_repo("tea-away")
+    gate = with_gitea.paths.gate / "tea-away"
+    commit = repo.push_files(hello("while nobody looks", MACHINES[:1], wait_for(gate)))
+    # The builder waits, so that everything is cloned.
+    eventually(lambda: "waiting" in with_gitea.log_of(with_gitea.build(commit), "packages."), lambda: str(commit))
+    gitea.process.stop()
+    try:
+        with_gitea.open_gate("tea-away")
+        with_gitea.wait_build(commit, "succeeded")
+    finally:
+        gitea.process.start()
+    with_gitea.wait_green(repo, commit)
+    assert {status.state for status in repo.statuses(commit)} == {"success"}

@@ -1,10 +1,14 @@
 """A real Gitea on a free loopback port, with an administrator and a token of theirs."""
 
+import base64
 import json
 import os
+import re
 import secrets
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +53,22 @@ ENABLED = false
 """
 
 
+class GiteaProcess:
+    """The process behind a Gitea, which a test may stop and start again."""
+
+    def __init__(self, run: Callable[[], AbstractContextManager[object]]) -> None:
+        self._run = run
+        self._running = ExitStack()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._running.enter_context(self._run())
+
+    def stop(self) -> None:
+        """End it, and wait until it is gone."""
+        self._running.close()
+
+
 @dataclass(frozen=True, slots=True)
 class GiteaServer:
     """A running Gitea. `token` has every scope of the administrator `ADMIN`."""
@@ -56,6 +76,7 @@ class GiteaServer:
     url: str
     password: str = field(repr=False)
     token: str = field(repr=False)
+    process: GiteaProcess = field(repr=False)
 
     @property
     def host(self) -> str:
@@ -66,13 +87,40 @@ class GiteaServer:
         """An address that `git push` may use without asking for a password."""
         return f"http://{ADMIN}:{self.token}@{self.host}/{owner}/{name}.git"
 
-    def api(self, method: str, path: str, body: dict[str, object] | None = None) -> object:
-        """Call `/api/v1{path}` as the administrator. Raises urllib's HTTPError for a status of 400 and above."""
+    def person(self, login: str) -> str:
+        """Make somebody who may do nothing yet; a token of theirs with every scope."""
+        password = secrets.token_urlsafe(16)
+        body = {"username": login, "password": password, "email": f"{login}@example.org", "must_change_password": False}
+        self.api("POST", "/admin/users", body)
+        basic = base64.b64encode(f"{login}:{password}".encode()).decode()
+        made = self.api("POST", f"/users/{login}/tokens", {"name": "tests", "scopes": ["all"]}, f"Basic {basic}")
+        assert isinstance(made, dict)
+        return str(made["sha1"])
+
+    def replay(self, full_name: str, hook: int, delivery: str) -> None:
+        """The button beside a delivery in the webhook's history; only the web pages have it."""
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        login = urllib.parse.urlencode({"user_name": ADMIN, "password": self.password, **self._csrf(opener)})
+        headers = {"Origin": self.url}
+        for path, form in (("/user/login", login), (f"/{full_name}/settings/hooks/{hook}/replay/{delivery}", "")):
+            data = form or urllib.parse.urlencode(self._csrf(opener))
+            request = urllib.request.Request(f"{self.url}{path}", method="POST", data=data.encode(), headers=headers)
+            with opener.open(request, timeout=_START_SECONDS) as answer:
+                assert "/user/login" not in answer.url, answer.url
+
+    def _csrf(self, opener: urllib.request.OpenerDirector) -> dict[str, str]:
+        """Gitea before 1.26 wants a mark of its own pages in each form."""
+        with opener.open(f"{self.url}/user/login", timeout=_START_SECONDS) as answer:
+            found = re.search(r'name="_csrf" value="([^"]+)"', answer.read().decode())
+        return {"_csrf": found[1]} if found else {}
+
+    def api(self, method: str, path: str, body: dict[str, object] | None = None, authorization: str = "") -> object:
+        """Call `/api/v1{path}`, as the administrator by default. Raises urllib's HTTPError for 400 and above."""
         request = urllib.request.Request(
             f"{self.url}/api/v1{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"token {self.token}", "Content-Type": "application/json"},
+            headers={"Authorization": authorization or f"token {self.token}", "Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=_START_SECONDS) as answer:
             text = answer.read()
@@ -107,11 +155,17 @@ def gitea() -> Iterator[GiteaServer]:
         def admin(*arguments: str) -> str:
             return run([*command, "admin", "user", *arguments], account=account, env=env)
 
-        with running(
-            [*command, "web"], log=home / "log", ready=answers(f"{url}/api/healthz"), account=account, env=env
-        ):
+        def web() -> AbstractContextManager[object]:
+            ready = answers(f"{url}/api/healthz")
+            return running([*command, "web"], log=home / "log", ready=ready, account=account, env=env)
+
+        process = GiteaProcess(web)
+        process.start()
+        try:
             password = secrets.token_urlsafe(16)
             admin("create", "--admin", f"--username={ADMIN}", f"--password={password}", f"--email={ADMIN}@example.org",
                   "--must-change-password=false")  # fmt: skip
             token = admin("generate-access-token", f"--username={ADMIN}", "--token-name=tests", "--scopes=all", "--raw")
-            yield GiteaServer(url, password, token.strip())
+            yield GiteaServer(url, password, token.strip(), process)
+        finally:
+            process.stop()

@@ -98,6 +98,37 @@ def test_actions_on_a_pull_request(said: str, action: PullAction) -> None:
     assert (other.pull, other.ignored) == (None, "a pull request that was edited builds nothing")
 
 
+HEADS = {"pull_request-fork": "opened", "pull_request-fork-sync": "new head", "pull_request-label": "labelled"}
+HEADS |= {"pull_request-closed": "closed", "pull_request-reopened": "reopened"}
+
+
+@pytest.mark.parametrize(("name", "action"), HEADS.items())
+def test_recorded_pull_requests_of_a_fork(name: str, action: str) -> None:
+    headers, body = recorded(name)
+    FORGE.verify(headers, body)
+    event = FORGE.parse(headers, body).pull
+    assert event is not None
+    assert event.action == action
+    assert event.sender == ("eve" if name.startswith("pull_request-fork") else "alba")
+    assert (event.pull.author, event.pull.from_fork, event.pull.label) == ("eve", True, "eve/hello:feature")
+    assert event.pull.open == (action != "closed")
+
+
+def test_recorded_comments() -> None:
+    created, edited = (FORGE.parse(*recorded(f"issue_comment-{name}")) for name in ("created", "edited"))
+    head = FORGE.parse(*recorded("pull_request-fork-sync")).pull
+    assert created.command is not None
+    assert head is not None
+    assert (created.command.command, created.command.commit) == (Command.APPROVE, head.pull.commit)
+    assert (created.command.author, created.command.pull) == ("alba", head.pull.number)
+    assert (edited.command, bool(edited.ignored)) == (None, True)
+
+
+def test_recorded_release_builds_nothing() -> None:
+    inbound = FORGE.parse(*recorded("release"))
+    assert (inbound.event, inbound.moves, "release" in inbound.ignored) == ("release", (), True)
+
+
 @pytest.mark.parametrize("repo", [None, {}, {"id": 2}, {"id": "1"}])
 def test_a_head_that_is_not_surely_the_repos_own_is_a_forks(repo: object) -> None:
     headers, body = recorded("pull_request")
