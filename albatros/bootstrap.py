@@ -29,9 +29,11 @@ from albatros.flows.publish import Publisher
 from albatros.flows.reconcile import reconcile
 from albatros.flows.recover import Recovered, recover
 from albatros.flows.report import deliver_one
-from albatros.forges.base import ForgeAdapter, Login
+from albatros.forges.base import ForgeAdapter, Hooks, Login
 from albatros.forges.git import GitForge
+from albatros.forges.git_hooks import GitHooks
 from albatros.forges.gitea import GiteaForge
+from albatros.forges.gitea_hooks import GiteaHooks
 from albatros.forges.github import GithubForge
 from albatros.forges.gitlab import GitlabForge
 from albatros.forges.oauth import OAuthLogin
@@ -238,10 +240,16 @@ def _context(parts: _Parts) -> AppContext:
         permissions=parts.forges,
         writer=parts.writer,
         signals=parts.signals,
+        hooks=_hooks(parts.settings),
         runner=parts.bundle,
         version=__version__,
         logins=build_logins(parts.settings.forges),
     )
+
+
+def _hooks(settings: Settings) -> dict[str, Hooks]:
+    found = ((item.name, build_hooks(item)) for item in settings.forges)
+    return {name: hooks for name, hooks in found if hooks is not None}
 
 
 def _scheduler(parts: _Parts, local_url: str) -> Scheduler:
@@ -277,6 +285,17 @@ def build_forge(item: ForgeSettings) -> ForgeAdapter:
 def build_logins(items: Sequence[ForgeSettings]) -> dict[str, Login]:
     """What people log in with."""
     return {item.name: OAuthLogin(item) for item in items if item.oauth_client_id}
+
+
+def build_hooks(item: ForgeSettings) -> Hooks | None:
+    """What manages the webhooks of a configured forge; None where they are made by hand."""
+    match item.kind:
+        case ForgeKind.GIT:
+            return GitHooks(item)
+        case ForgeKind.GITEA | ForgeKind.FORGEJO:
+            return GiteaHooks(item)
+        case ForgeKind.GITHUB | ForgeKind.GITLAB:
+            return None
 
 
 def registry_opener(item: RegistrySettings) -> Callable[[], Registry]:

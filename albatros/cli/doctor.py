@@ -9,12 +9,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from albatros.cli.doctor_forges import Finding, Verdict
+from albatros.cli.doctor_forges import check as check_reach
 from albatros.errors import AlbatrosError, ConfigError
 
 if TYPE_CHECKING:
@@ -26,25 +26,6 @@ OLDEST_NIX = (2, 8)
 OLDEST_PYTHON = (3, 11)
 CALL_SECONDS = 20
 PROBE_NAME = "albatros-doctor"
-
-
-class Verdict(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    NOTE = "note"
-    """Works, and an operator should know."""
-    MISSING = "missing"
-    """Does not work; the text says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the answer."""
-
-    verdict: Verdict
-    subject: str
-    text: str
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -126,6 +107,7 @@ def _server(loaded: Settings) -> Iterator[Finding]:
     for forge in loaded.forges:
         adapter = bootstrap.build_forge(forge)
         yield _try(f"forge {forge.name}", partial(_forge, adapter))
+        yield from check_reach(loaded, forge, bootstrap.build_hooks(forge))
     for item in loaded.registries:
         yield _try(f"registry {item.name}", partial(_registry, bootstrap.registry_opener(item)))
 

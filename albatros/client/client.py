@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from albatros.client.types import Artifact, Build, BuildDetail, JobDetail, Repo, Secret
+from albatros.client.types import Artifact, Build, BuildDetail, Hook, JobDetail, Joined, Repo, Secret
 from albatros.errors import (
     AlbatrosError,
     BadInputError,
@@ -101,12 +101,20 @@ class Client:
         """One repo by `FORGE/OWNER/NAME`, or `OWNER/NAME` where one forge has it."""
         return cast("Repo", self._call("GET", f"/api/v1/repos/{_path(self._full_name(repo))}"))
 
-    def add_repo(self, repo: str) -> Repo:
-        """Let a repo build: its address on its forge, or `FORGE/OWNER/NAME`."""
-        if "://" in repo:
-            return cast("Repo", self._call("POST", "/api/v1/repos", {"url": repo}))
+    def add_repo(self, repo: str) -> Joined:
+        """Let a repo build and make or repair its webhook: its address on its forge, or `FORGE/OWNER/NAME`."""
+        if "://" in repo or repo.startswith("/"):
+            return cast("Joined", self._call("POST", "/api/v1/repos", {"url": repo}))
         forge, owner, name = _split(repo)
-        return cast("Repo", self._call("POST", "/api/v1/repos", {"forge": forge, "owner": owner, "name": name}))
+        return cast("Joined", self._call("POST", "/api/v1/repos", {"forge": forge, "owner": owner, "name": name}))
+
+    def remove_repo(self, repo: str) -> Hook:
+        """Take a repo's webhook away and let it build no more; what was done."""
+        return cast("Hook", self._call("DELETE", f"/api/v1/repos/{_path(self._full_name(repo))}"))
+
+    def hook(self, repo: str) -> Hook:
+        """How a repo's webhook stands, asked of its forge."""
+        return cast("Hook", self._call("GET", f"/api/v1/repos/{_path(self._full_name(repo))}/hook"))
 
     def secrets(self, *, place: str = "", limit: int = PAGE) -> list[Secret]:
         """Secrets without their values, the newest first: at most `limit`, of one place or of all."""

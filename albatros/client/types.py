@@ -52,6 +52,19 @@ class Repo(RepoName):
     newest_build: Build | None
 
 
+class Hook(TypedDict):
+    """A repo's webhook to the server."""
+
+    state: str
+    text: str
+
+
+class Joined(Repo):
+    """A repo that was added."""
+
+    hook: Hook
+
+
 class Job(TypedDict):
     """One derivation of a build on one system, or its evaluation."""
 

@@ -55,6 +55,48 @@ class Permissions(Protocol):
         ...
 
 
+class HookState(StrEnum):
+    """How a repo's webhook to this server stands."""
+
+    READY = "ready"
+    """It is there and tells everything; whether its secret is right cannot be read back from most forges."""
+    DIFFERS = "differs"
+    """It is there, and something of it keeps pushes from arriving."""
+    MISSING = "missing"
+    """Nothing at the forge points here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """How a repo's webhook stands, and in a sentence what differs or what was done about it."""
+
+    state: HookState
+    text: str
+
+
+class Hooks(Protocol):
+    """A forge whose webhooks can be managed. `url` is this server's webhook address for the forge.
+
+    Methods raise ForgeError, with what to do by hand, or ForgeUnavailableError.
+    """
+
+    def look(self, owner: str, name: str, url: str) -> Hook:
+        """How the webhook stands."""
+        ...
+
+    def ensure(self, owner: str, name: str, url: str) -> Hook:
+        """Make the webhook, or make it what it has to be, with the secret of the settings; READY, and what was done."""
+        ...
+
+    def remove(self, owner: str, name: str, url: str) -> Hook:
+        """Take away every webhook that points here; MISSING, and what was done."""
+        ...
+
+    def ring(self, owner: str, name: str, url: str) -> bool:
+        """Have the forge send a delivery now; False where it cannot be asked for one."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who logged in: `subject` is the forge's own id of them, which stays when their name changes."""

@@ -66,7 +66,7 @@ class GitForge:
         return Inbound(delivery, event, repo, moves, ignored)
 
     def describe(self, owner: str, name: str) -> RepoInfo:
-        path = self._find(owner, name)
+        path = self.directory(owner, name)
         target = try_git(path, "symbolic-ref", "--quiet", "HEAD").stdout.decode("utf-8", "replace").strip()
         branch = target.removeprefix(BRANCH_PREFIX) if is_ref(target) else "main"
         return RepoInfo(owner, name, not path.stat().st_mode & stat.S_IROTH, branch)
@@ -83,7 +83,7 @@ class GitForge:
     def heads(self, owner: str, name: str) -> Mapping[str, str]:
         form = "--format=%(refname)%00%(objecttype)%00%(objectname)%00%(*objecttype)%00%(*objectname)"
         listed = run_git(
-            self._find(owner, name), "for-each-ref", f"--count={MAX_HEADS + 1}", form, BRANCH_PREFIX, TAG_PREFIX
+            self.directory(owner, name), "for-each-ref", f"--count={MAX_HEADS + 1}", form, BRANCH_PREFIX, TAG_PREFIX
         )
         found = {}
         lines = listed.decode("utf-8", "surrogateescape").splitlines()
@@ -96,17 +96,17 @@ class GitForge:
         return found
 
     def head(self, owner: str, name: str, ref: str) -> Head | None:
-        return _read_commit(self._find(owner, name), ref) if is_ref(ref) else None
+        return _read_commit(self.directory(owner, name), ref) if is_ref(ref) else None
 
     def clone_source(self, owner: str, name: str) -> CloneSource:
-        path = self._find(owner, name)
+        path = self.directory(owner, name)
         if os.geteuid() == 0:
             _check_readable(path)
         return CloneSource("file://" + quote(str(path)))
 
     def post_status(self, owner: str, name: str, status: CommitStatus) -> None:
         fields = (status_word(status.state), status.description, status.target_url)
-        write_line(self._find(owner, name), status.commit, status.context, fields)
+        write_line(self.directory(owner, name), status.commit, status.context, fields)
 
     def permission(self, owner: str, name: str, login: str) -> Permission:  # noqa: ARG002 - the protocol's
         """NONE: a bare repository knows users of its machine, and Albatros does not know which of them a login is."""
@@ -122,13 +122,13 @@ class GitForge:
         before, after = payload.commit_or_none(item, "before"), payload.commit_or_none(item, "after")
         if after is None:
             return payload.moved(ref, before, None)
-        head = _read_commit(self._find(repo.owner, repo.name), after)
+        head = _read_commit(self.directory(repo.owner, repo.name), after)
         if head is None:
             raise BadInputError(f"{repo.full_name} has no commit {after}")
         return payload.moved(ref, before, head.commit, head.author, head.title)
 
-    def _find(self, owner: str, name: str) -> Path:
-        """The directory of a bare repository. Raises NotFoundError."""
+    def directory(self, owner: str, name: str) -> Path:
+        """Where a bare repository lies. Raises NotFoundError."""
         check_full_name(f"{owner}/{name}")
         folders = [self._root / owner, *([self._root] if owner == self._root.name else [])]
         for path in (folder / f"{name}{suffix}" for folder in folders for suffix in (_SUFFIX, "")):

@@ -32,8 +32,12 @@ def run_git(repo: Path, *arguments: str, data: bytes = b"") -> bytes:
 
 def try_git(repo: Path, *arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run a git command that may fail. Raises ForgeError or ForgeUnavailableError."""
-    command = ["git", f"--git-dir={repo}", *arguments]
-    start = _as_owner(repo, command) if os.geteuid() == 0 else Start(command)
+    return try_program(repo, ["git", f"--git-dir={repo}", *arguments], f"git {arguments[0]}", data=data)
+
+
+def try_program(repo: Path, argv: Sequence[str], what: str, *, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run a program at a repository, in the same way as git. Raises ForgeError or ForgeUnavailableError."""
+    start = _as_owner(repo, argv) if os.geteuid() == 0 else Start(list(argv))
     # Spooled to a file: whoever pushes decides how long git's answers are.
     with tempfile.TemporaryFile() as stdout:
         try:
@@ -51,13 +55,13 @@ def try_git(repo: Path, *arguments: str, data: bytes = b"") -> subprocess.Comple
                 extra_groups=start.extra_groups,
             )
         except subprocess.TimeoutExpired:
-            raise ForgeUnavailableError(f"git {arguments[0]} in {repo} took over {GIT_SECONDS} s") from None
+            raise ForgeUnavailableError(f"{what} in {repo} took over {GIT_SECONDS} s") from None
         except OSError as error:
-            raise ForgeError(f"git cannot be started: {error.strerror}; install git") from error
+            raise ForgeError(f"{argv[0]} cannot be started: {error.strerror}; install it") from error
         stdout.seek(0)
         output = stdout.read(MAX_OUTPUT + 1)
     if len(output) > MAX_OUTPUT:
-        raise ForgeError(f"git {arguments[0]} in {repo} printed over {MAX_OUTPUT} bytes")
+        raise ForgeError(f"{what} in {repo} printed over {MAX_OUTPUT} bytes")
     return subprocess.CompletedProcess(process.args, process.returncode, output, process.stderr)
 
 

@@ -49,6 +49,7 @@ class GiteaForge:
         self._url = settings.url.rstrip("/")
         self._secret = settings.webhook_secret.get_secret_value()
         self._token = settings.token.get_secret_value()
+        self._clone_token = settings.cloning_token
         self._prefix = "X-Forgejo" if settings.kind is ForgeKind.FORGEJO else "X-Gitea"
         headers = {"Authorization": f"token {self._token}"} if self._token else {}
         self._api = RestClient(self.name, f"{self._url}/api/v1", headers)
@@ -79,7 +80,7 @@ class GiteaForge:
         return Inbound(delivery, event, repo, (payload.read_push(data, ref, "login"),))
 
     def describe(self, owner: str, name: str) -> RepoInfo:
-        found = self._api.get(_repo_path(owner, name))
+        found = self._api.get(repo_path(owner, name))
         if found is None:
             raise NotFoundError(f"{self.name} has no repo {owner}/{name}, or hides it: check forges.token")
         try:
@@ -93,7 +94,7 @@ class GiteaForge:
     def heads(self, owner: str, name: str) -> Mapping[str, str]:
         found: dict[str, str] = {}
         for kind, prefix in (("branches", BRANCH_PREFIX), ("tags", TAG_PREFIX)):
-            for item in self._pages(f"{_repo_path(owner, name)}/{kind}"):
+            for item in self._pages(f"{repo_path(owner, name)}/{kind}"):
                 ref, head = prefix + str(item.get("name")), _read_head(item)
                 if head is not None and is_ref(ref):
                     found[ref] = head.commit
@@ -105,24 +106,24 @@ class GiteaForge:
             return pulls.head_of(self.pull(owner, name, number))
         kind = "tags" if ref.startswith(TAG_PREFIX) else "branches"
         short = ref.removeprefix(TAG_PREFIX).removeprefix(BRANCH_PREFIX)
-        found = self._api.get(f"{_repo_path(owner, name)}/{kind}/{quote(short, safe='/')}")
+        found = self._api.get(f"{repo_path(owner, name)}/{kind}/{quote(short, safe='/')}")
         return _read_head(payload.as_object(found))
 
     def permission(self, owner: str, name: str, login: str) -> Permission:
-        found = self._api.get(f"{_repo_path(owner, name)}/collaborators/{quote(login, safe='')}/permission")
+        found = self._api.get(f"{repo_path(owner, name)}/collaborators/{quote(login, safe='')}/permission")
         return _PERMISSIONS.get(str(payload.as_object(found).get("permission")), Permission.NONE)
 
     def pull(self, owner: str, name: str, number: int) -> Pull | None:
-        found = self._api.get(f"{_repo_path(owner, name)}/pulls/{number}")
+        found = self._api.get(f"{repo_path(owner, name)}/pulls/{number}")
         return pulls.answered(self.name, found) if found is not None else None
 
     def open_pulls(self, owner: str, name: str) -> Iterable[Pull]:
-        for item in self._pages(f"{_repo_path(owner, name)}/pulls?state=open"):
+        for item in self._pages(f"{repo_path(owner, name)}/pulls?state=open"):
             yield pulls.answered(self.name, item)
 
     def clone_source(self, owner: str, name: str) -> CloneSource:
         url = f"{self._url}/{quote(owner, safe='')}/{quote(name, safe='')}.git"
-        return CloneSource(url, "albatros", self._token) if self._token else CloneSource(url)
+        return CloneSource(url, "albatros", self._clone_token) if self._clone_token else CloneSource(url)
 
     def post_status(self, owner: str, name: str, status: CommitStatus) -> None:
         body = {
@@ -131,7 +132,7 @@ class GiteaForge:
             "description": status.description,
             "target_url": status.target_url,
         }
-        self._api.post(f"{_repo_path(owner, name)}/statuses/{quote(status.commit, safe='')}", body)
+        self._api.post(f"{repo_path(owner, name)}/statuses/{quote(status.commit, safe='')}", body)
 
     def _pages(self, path: str) -> Iterable[Mapping[str, object]]:
         for page in range(1, MAX_PAGES + 1):
@@ -142,7 +143,8 @@ class GiteaForge:
         raise ForgeError(f"{self.name}: {path} has more than {MAX_PAGES} pages; delete some branches or tags")
 
 
-def _repo_path(owner: str, name: str) -> str:
+def repo_path(owner: str, name: str) -> str:
+    """A repo's path below the API's address."""
     return f"/repos/{quote(owner, safe='')}/{quote(name, safe='')}"
 
 

@@ -64,6 +64,7 @@ class GithubForge:
         self._url = settings.url.rstrip("/")
         self._secret = settings.webhook_secret.get_secret_value()
         self._token = settings.token.get_secret_value()
+        self._clone_token = settings.cloning_token
         headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -146,7 +147,7 @@ class GithubForge:
 
     def clone_source(self, owner: str, name: str) -> CloneSource:
         url = f"{self._url}/{quote(owner, safe='')}/{quote(name, safe='')}.git"
-        return CloneSource(url, "x-access-token", self._token) if self._token else CloneSource(url)
+        return CloneSource(url, "x-access-token", self._clone_token) if self._clone_token else CloneSource(url)
 
     def post_status(self, owner: str, name: str, status: CommitStatus) -> None:
         body = {

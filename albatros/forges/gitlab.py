@@ -59,6 +59,7 @@ class GitlabForge:
         self._signing_key = _signing_key(settings.name, secret)
         self._secret_token = secret
         self._token = settings.token.get_secret_value()
+        self._clone_token = settings.cloning_token
         headers = {"PRIVATE-TOKEN": self._token} if self._token else {}
         self._api = RestClient(self.name, f"{self._url}/api/v4", headers)
 
@@ -153,7 +154,7 @@ class GitlabForge:
 
     def clone_source(self, owner: str, name: str) -> CloneSource:
         url = f"{self._url}/{quote(owner, safe='')}/{quote(name, safe='')}.git"
-        return CloneSource(url, "oauth2", self._token) if self._token else CloneSource(url)
+        return CloneSource(url, "oauth2", self._clone_token) if self._clone_token else CloneSource(url)
 
     def post_status(self, owner: str, name: str, status: CommitStatus) -> None:
         word = _WORDS[status.state]

@@ -83,6 +83,14 @@ class RestClient:
         answer = self._call(method, path, None, headers, form)
         return answer.status, answer.body
 
+    def delete(self, path: str) -> bool:
+        """Delete what is at a path; False when there was nothing. Raises ForgeError or ForgeUnavailableError."""
+        answer = self._call("DELETE", path, None)
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return False
+        self._check("DELETE", path, answer)
+        return True
+
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
         with self._lock:

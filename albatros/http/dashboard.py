@@ -201,6 +201,7 @@ def repo(context: Context, caller: PageCaller, viewer: PageViewer, forge: str, o
         here="repos",
         repo=repo_line(pages.RepoRow(found, None), {}, now()),
         full=full,
+        may_change=bool(viewer.form_token) and caller.offers(found, Scope.ADMIN),
         base=context.settings.server.url.rstrip("/"),
         badge=f"/badges{path.removeprefix('/repos')}.svg",
         builds=lines,

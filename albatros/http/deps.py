@@ -24,7 +24,7 @@ from albatros.domain.access import NOBODY, Person, Scope, Who
 from albatros.domain.refs import read_bound
 from albatros.errors import DatabaseUnavailableError, ForbiddenError, UnauthorizedError
 from albatros.flows.access import Roles
-from albatros.forges.base import ForgeAdapter, Login, Permissions
+from albatros.forges.base import ForgeAdapter, Hooks, Login, Permissions
 from albatros.http.caller import Caller
 from albatros.http.sessions import SessionKind, cookie_name, person_proof, signer, token_proof
 from albatros.http.uploads import Uploads
@@ -67,6 +67,8 @@ class AppContext:
     """What is asked what people may do, by the name of their forge."""
     logins: Mapping[str, Login] = field(default_factory=dict)
     """The forges that people can log in with, by name."""
+    hooks: Mapping[str, Hooks] = field(default_factory=dict)
+    """The forges whose webhooks can be managed, by name."""
     uploads: Uploads = field(default_factory=Uploads)
 
     @cached_property

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 
 from albatros.domain.access import Scope
 from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, PublicationState, Reason, Trigger
+from albatros.forges.base import HookState
 
 Item = TypeVar("Item")
 Time = Annotated[datetime, AfterValidator(lambda value: value.replace(tzinfo=UTC))]
@@ -75,6 +76,19 @@ class RepoOut(RepoName):
     allowed: bool = Field(description="it may build here: added by an operator, or covered by its forge's settings")
     created_at: Time
     newest_build: BuildSummary | None
+
+
+class HookOut(_Out):
+    """A repo's webhook to this server."""
+
+    state: HookState
+    text: str = Field(description="what differs, what was done, or what is to be done by hand")
+
+
+class JoinedOut(RepoOut):
+    """A repo that was added, and what became of its webhook."""
+
+    hook: HookOut
 
 
 class JobSummary(_Out):

@@ -85,7 +85,12 @@ class ForgeSettings(_Section):
     name: Name = Field(description="its name in URLs: /webhooks/NAME")
     kind: ForgeKind = Field(description="gitea, forgejo, github, gitlab or git")
     url: str = Field(description="base URL; for `git` the directory that holds the bare repositories")
-    token: SecretStr = Field(SecretStr(""), description="API token: clones private repos, posts statuses")
+    token: SecretStr = Field(
+        SecretStr(""), description="API token: statuses, webhooks; and clones, without `clone_token`"
+    )
+    clone_token: SecretStr = Field(
+        SecretStr(""), description="what runners clone private repos with, read only; default: `token`"
+    )
     webhook_secret: SecretStr = Field(
         description="key of the webhook signature (HMAC-SHA256); for GitLab its signing token (`whsec_…`)"
     )
@@ -95,6 +100,11 @@ class ForgeSettings(_Section):
     submodules: bool = Field(False, description="clone submodules")
     lfs: bool = Field(False, description="fetch Git LFS objects")
     flake_tokens: dict[str, SecretStr] = Field({}, description="token per host for private flake inputs")
+
+    @property
+    def cloning_token(self) -> str:
+        """What runners clone with; empty where that takes none."""
+        return self.clone_token.get_secret_value() or self.token.get_secret_value()
 
     @field_validator("webhook_secret")
     @classmethod
@@ -222,6 +232,11 @@ class Settings(_Section):
         return self
 
     @property
+    def base_url(self) -> str:
+        """The server's address in force, for forges and people, without a slash at its end."""
+        return self.server.url.rstrip("/") or f"http://{self.server.listen}"
+
+    @property
     def database_url(self) -> str:
         """The SQLAlchemy URL in force."""
         return self.database.url.get_secret_value() or f"sqlite:///{self.server.data / 'albatros.sqlite3'}"
@@ -240,7 +255,8 @@ class Settings(_Section):
         """Every secret value, for masking in logs."""
         found: list[SecretStr] = []
         for forge in self.forges:
-            found += [forge.token, forge.webhook_secret, forge.oauth_client_secret, *forge.flake_tokens.values()]
+            found += [forge.token, forge.clone_token, forge.webhook_secret, forge.oauth_client_secret]
+            found += forge.flake_tokens.values()
         found += [registry.password for registry in self.registries]
         found += [self.signing.key, self.signing.passphrase]
         values = [secret.get_secret_value() for secret in found]

@@ -7,7 +7,7 @@ import re
 import secrets
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,13 +87,13 @@ class GiteaServer:
         """An address that `git push` may use without asking for a password."""
         return f"http://{ADMIN}:{self.token}@{self.host}/{owner}/{name}.git"
 
-    def person(self, login: str) -> str:
-        """Make somebody who may do nothing yet; a token of theirs with every scope."""
+    def person(self, login: str, scopes: Sequence[str] = ("all",)) -> str:
+        """Make somebody who may do nothing yet; a token of theirs."""
         password = secrets.token_urlsafe(16)
         body = {"username": login, "password": password, "email": f"{login}@example.org", "must_change_password": False}
         self.api("POST", "/admin/users", body)
         basic = base64.b64encode(f"{login}:{password}".encode()).decode()
-        made = self.api("POST", f"/users/{login}/tokens", {"name": "tests", "scopes": ["all"]}, f"Basic {basic}")
+        made = self.api("POST", f"/users/{login}/tokens", {"name": "tests", "scopes": list(scopes)}, f"Basic {basic}")
         assert isinstance(made, dict)
         return str(made["sha1"])
 

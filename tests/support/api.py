@@ -19,6 +19,7 @@ from albatros.http.app import create_app
 from albatros.http.deps import AppContext
 from albatros.http.serving import WebServer, bind
 from albatros.settings import Settings
+from tests.support.hooks import MemoryHooks
 from tests.support.people import FakePeople
 from tests.support.seed import Seeded, seed, seed_settings
 from tests.support.stores import MemoryStore
@@ -38,6 +39,7 @@ class Api:
     people: FakePeople
     forges: dict[str, ForgeAdapter]
     """Those of the server: a test puts its own in."""
+    hooks: MemoryHooks
     clients: ExitStack
 
     @cached_property
@@ -75,15 +77,24 @@ def seeded_api(database: Database, data: Path, *, public: bool = False) -> Itera
     writer = Writer(database, signals)
     seeded = seed(database)
     forges: dict[str, ForgeAdapter] = {}
-    people = FakePeople()
+    people, hooks = FakePeople(), MemoryHooks()
     context = AppContext(
-        _settings(data, url, public), database, store, forges, writer, signals, Bundle(), __version__, {"home": people}
+        settings=_settings(data, url, public),
+        database=database,
+        store=store,
+        forges=forges,
+        writer=writer,
+        signals=signals,
+        runner=Bundle(),
+        version=__version__,
+        permissions={"home": people},
+        hooks={"home": hooks},
     )
     server = WebServer(create_app(context), sock)
     server.start()
     try:
         with ExitStack() as clients:
-            yield Api(url, server, context, store, seeded, _tokens(database), people, forges, clients)
+            yield Api(url, server, context, store, seeded, _tokens(database), people, forges, hooks, clients)
     finally:
         server.stop()
         writer.close()

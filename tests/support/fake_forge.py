@@ -25,6 +25,10 @@ class FakeRepo:
     statuses: dict[tuple[str, str], dict[str, object]] = field(default_factory=dict)
     people: dict[str, str] = field(default_factory=dict)
     pulls: dict[int, dict[str, object]] = field(default_factory=dict)
+    hooks: dict[int, dict[str, object]] = field(default_factory=dict)
+    rung: list[int] = field(default_factory=list)
+    """Webhooks that a test delivery was asked of."""
+    made_hooks: int = 0
 
 
 @dataclass
@@ -78,7 +82,8 @@ def serve(state: S) -> Iterator[S]:
                 if state.authorized({name.lower(): header for name, header in self.headers.items()}):
                     body = json.loads(text) if text else None
                     status, value = state.route(self.command, split.path, parse_qs(split.query), body)
-                data = json.dumps({"message": "not authorized"} if status == 401 else value).encode()
+                shown = {"message": "not authorized"} if status == 401 else value
+                data = json.dumps(shown).encode() if status != 204 else b""
                 if state.etags and status == 200 and self.command == "GET":
                     headers = {"ETag": f'W/"{hashlib.sha256(data).hexdigest()}"'}
                     if self.headers.get("If-None-Match") == headers["ETag"]:
@@ -91,7 +96,7 @@ def serve(state: S) -> Iterator[S]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = _serve  # noqa: N815 - the base class names them
+        do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - the base class names them
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
             pass

@@ -18,7 +18,7 @@ class FakeGitea(FakeForge):
 
     def route(self, method: str, path: str, query: Query, body: object) -> tuple[int, object]:
         matched = re.fullmatch(
-            r"/api/v1/repos/([^/]+/[^/]+)(?:/(branches|tags|statuses|collaborators|pulls)(?:/(.+))?)?", path
+            r"/api/v1/repos/([^/]+/[^/]+)(?:/(branches|tags|statuses|collaborators|pulls|hooks)(?:/(.+))?)?", path
         )
         repo = self.repos.get(matched[1]) if matched else None
         if matched is None or repo is None:
@@ -27,8 +27,8 @@ class FakeGitea(FakeForge):
         if kind is None:
             branch = repo.default_branch
             return 200, {"full_name": matched[1], "private": repo.private, "default_branch": branch}
-        if kind == "statuses":
-            return self._post_status(repo, item, body) if method == "POST" else (405, None)
+        if kind in {"hooks", "statuses"}:
+            return _hooks(repo, method, item, query, body) if kind == "hooks" else self._post_status(repo, item, body)
         if kind == "collaborators":
             login = item.removesuffix("/permission")
             return (200, {"permission": repo.people[login]}) if login in repo.people else (404, {"message": "no user"})
@@ -51,6 +51,29 @@ class FakeGitea(FakeForge):
             return 422, {"message": "invalid state"}
         repo.statuses[commit, str(body["context"])] = body
         return 201, {**body, "status": body["state"]}
+
+
+def _hooks(repo: FakeRepo, method: str, item: str, query: Query, body: object) -> tuple[int, object]:
+    """Gitea shows a hook without its secret, and `pull_request` with all that it stands for."""
+    if method == "GET" and not item:
+        start = (int(query["page"][0]) - 1) * int(query["limit"][0])
+        return 200, list(repo.hooks.values())[start : start + int(query["limit"][0])]
+    if method == "POST" and not item:
+        assert isinstance(body, dict)
+        repo.made_hooks += 1
+        config = {key: value for key, value in body["config"].items() if key != "secret"}
+        events = [*body["events"], *(["pull_request_comment"] if "pull_request" in body["events"] else [])]
+        shown = {"id": repo.made_hooks, "active": body["active"], "events": events, "config": config}
+        repo.hooks[repo.made_hooks] = {**shown, "type": body["type"], "branch_filter": "*"}
+        return 201, repo.hooks[repo.made_hooks]
+    number, _, test = item.partition("/")
+    if int(number) not in repo.hooks:
+        return 404, {"message": "The target couldn't be found."}
+    if method == "DELETE":
+        del repo.hooks[int(number)]
+    elif test == "tests":
+        repo.rung.append(int(number))
+    return 204, None
 
 
 def _item(kind: str, name: str, commit: str) -> dict[str, object]:

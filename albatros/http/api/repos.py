@@ -1,4 +1,4 @@
-"""Repos: list, show, add."""
+"""Repos: list, show, add, remove, and how their webhooks stand."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from http import HTTPStatus
 from fastapi import APIRouter
 
 from albatros.db import queries
-from albatros.db.inbox import upsert_repo
 from albatros.domain.refs import check_full_name
-from albatros.errors import BadInputError, NotFoundError
+from albatros.flows.join import read_address
+from albatros.forges.base import Hook
+from albatros.http import joining
 from albatros.http.api.shapes import repo_out
-from albatros.http.deps import AdminCaller, AppContext, Context, Reader
+from albatros.http.deps import AppContext, Context, Reader, WriteCaller
 from albatros.http.params import Cursor, Limit, RepoQuery, check_forge, decode_cursor, encode_cursor, repo_filter
-from albatros.http.schemas import AddRepoIn, Page, RepoOut
-from albatros.log import get_logger
+from albatros.http.schemas import AddRepoIn, HookOut, JoinedOut, Page, RepoOut
 
-log = get_logger(__name__)
 router = APIRouter(prefix="/api/v1", tags=["repos"])
 
 
@@ -38,20 +37,14 @@ def list_repos(
 
 
 @router.post("/repos", status_code=HTTPStatus.CREATED)
-def add_repo(context: Context, caller: AdminCaller, body: AddRepoIn) -> RepoOut:
-    """Let a repo build that its forge's settings do not cover; the forge is asked about it."""
-    forge_name, full_name = _named(context, body)
-    forge = context.forges.get(forge_name)
-    if forge is None:
-        raise NotFoundError(f"no forge named {forge_name!r} is configured here")
-    info = forge.describe(*check_full_name(full_name))
-    with context.database.write() as session:
-        repo = upsert_repo(session, forge_name, info)
-        repo.allowed = True
-    log.info("repo added", forge=forge_name, repo=repo.full_name, by=caller.name)
+def add_repo(context: Context, caller: WriteCaller, body: AddRepoIn) -> JoinedOut:
+    """Make or repair a repo's webhook, and let it build. One that `forges.repos` does not cover takes an operator."""
+    forge, owner, name = _named(context, body)
+    joined = joining.add(caller, forge, owner, name)
     with context.database.read() as session:
-        newest = queries.newest_builds(session, [repo.id])
-    return repo_out(context.settings, repo, newest.get(repo.id))
+        newest = queries.newest_builds(session, [joined.repo.id])
+    shown = repo_out(context.settings, joined.repo, newest.get(joined.repo.id))
+    return JoinedOut(**dict(shown), hook=_hook_out(joined.hook))
 
 
 @router.get("/repos/{forge}/{owner}/{name}")
@@ -65,12 +58,28 @@ def show_repo(context: Context, caller: Reader, forge: str, owner: str, name: st
     return repo_out(context.settings, repo, newest.get(repo.id))
 
 
-def _named(context: AppContext, body: AddRepoIn) -> tuple[str, str]:
-    """The forge and `OWNER/NAME` that are meant. Raises BadInputError."""
-    if not body.url:
-        return check_forge(body.forge), f"{body.owner}/{body.name}"
-    for forge in context.settings.forges:
-        base = forge.url.rstrip("/") + "/"
-        if body.url.startswith(base):
-            return forge.name, body.url.removeprefix(base).rstrip("/").removesuffix(".git")
-    raise BadInputError("this address is on no forge that is configured here; give forge, owner and name")
+@router.delete("/repos/{forge}/{owner}/{name}")
+def remove_repo(caller: WriteCaller, forge: str, owner: str, name: str) -> HookOut:
+    """Take a repo's webhook away and let it build no more; its builds stay."""
+    return _hook_out(joining.remove(caller, *_checked(forge, owner, name)))
+
+
+@router.get("/repos/{forge}/{owner}/{name}/hook")
+def show_hook(caller: WriteCaller, forge: str, owner: str, name: str) -> HookOut:
+    """How a repo's webhook stands, asked of its forge, for those who may change it."""
+    return _hook_out(joining.hook_of(caller, *_checked(forge, owner, name)))
+
+
+def _checked(forge: str, owner: str, name: str) -> tuple[str, str, str]:
+    return check_forge(forge), *check_full_name(f"{owner}/{name}")
+
+
+def _hook_out(hook: Hook) -> HookOut:
+    return HookOut(state=hook.state, text=hook.text)
+
+
+def _named(context: AppContext, body: AddRepoIn) -> tuple[str, str, str]:
+    """Forge, owner and name of what is meant. Raises BadInputError."""
+    if body.url:
+        return read_address(context.settings, body.url)
+    return _checked(body.forge, body.owner, body.name)

@@ -14,6 +14,7 @@ from albatros.db.session import now
 from albatros.db.signals import Topic
 from albatros.domain.access import Scope
 from albatros.domain.states import AttemptState, BuildState, JobState
+from albatros.errors import ForgeError
 from albatros.flows.progress import move_build
 from tests.support.api import Api
 from tests.support.forges import MemoryForge
@@ -94,6 +95,25 @@ def test_adding_a_repo_takes_an_admins_token_from_a_file(
     (tmp_path / "token").write_text(api.tokens[Scope.ADMIN] + "\n")
     shown = printed(capsys, "repo", "add", "home/stranger/thing", "--token-file", str(tmp_path / "token"))
     assert shown.startswith("home/stranger/thing may build")
+    assert "webhook         shown to its admins" in printed(capsys, "repo", "show", "stranger/thing")
+    admin = ("--token-file", str(tmp_path / "token"))
+    assert "webhook         ready: " in printed(capsys, "repo", "show", "stranger/thing", *admin)
+    assert json.loads(printed(capsys, "repo", "remove", "stranger/thing", "--json", *admin))["state"] == "missing"
+    assert "may build       no" in printed(capsys, "repo", "show", "stranger/thing", *admin)
+
+
+def test_adding_a_repo_fails_where_its_webhook_is_left_to_the_person(
+    api: Api, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forge = MemoryForge()
+    forge.add("stranger/thing")
+    api.forges["home"] = forge
+    api.hooks.fails = ForgeError("home refuses")
+    monkeypatch.setenv("ALBATROS_TOKEN", api.tokens[Scope.ADMIN])
+    assert main(["repo", "add", "https://git.example.org/stranger/thing"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith("home/stranger/thing may build")
+    assert "home refuses. Or create the webhook by hand: " in captured.err
 
 
 def test_logs_are_printed_whole(api: Api, capsys: pytest.CaptureFixture[str]) -> None:

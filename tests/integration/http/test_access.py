@@ -60,6 +60,8 @@ ROUTES = {
     "GET /jobs/{job_id}": Needs.SEE,
     "GET /repos": Needs.LIST,
     "GET /repos/{forge}/{owner}/{name}": Needs.SEE,
+    "GET /join": Needs.NOTHING,
+    "POST /join": Needs.NOTHING,
     "GET /login": Needs.NOTHING,
     "POST /login": Needs.NOTHING,
     "GET /login/{forge}": Needs.NOTHING,
@@ -90,8 +92,10 @@ ROUTES = {
     "GET /api/v1/jobs/{id}/log/live": Needs.SEE,
     "GET /api/v1/events": Needs.LIST,
     "GET /api/v1/repos": Needs.LIST,
-    "POST /api/v1/repos": Needs.OPERATOR,
+    "POST /api/v1/repos": Needs.ADMIN,
     "GET /api/v1/repos/{forge}/{owner}/{name}": Needs.SEE,
+    "DELETE /api/v1/repos/{forge}/{owner}/{name}": Needs.ADMIN,
+    "GET /api/v1/repos/{forge}/{owner}/{name}/hook": Needs.ADMIN,
     "GET /api/v1/images": Needs.LIST,
     "GET /api/v1/images/{id}": Needs.SEE,
     "GET /api/v1/registries": Needs.LIST,
@@ -210,7 +214,8 @@ def call(client: httpx.Client, api: Api, route: str) -> tuple[int, str]:
         secret = {"place": "home/alba/keys", "name": "github.com"}
         body = {"json": {**secret, "value": "a-token"}} if method == "PUT" else {"params": secret}
     elif method == "POST" and path.startswith("/api/"):
-        body["json"] = {"ref": "main"} if path.endswith("/builds") else {"forge": "home", "owner": "a", "name": "b"}
+        named = {"forge": "home", "owner": "alba", "name": "keys"}
+        body["json"] = {"ref": "main"} if path.endswith("/builds") else named
     elif method == "POST":
         page = client.get(f"/builds/{api.seeded.published}").text
         token = page.partition('name="form_token" value="')[2].partition('"')[0]
