@@ -261,18 +261,6 @@ def test_the_token_is_beside_the_clone_address_and_in_no_text() -> None:
     assert "t0ken" not in repr(source)
 
 
-def test_runners_clone_with_a_token_of_their_own() -> None:
-    may_write = ForgeSettings(
-        name="home",
-        kind=ForgeKind.GITEA,
-        url="https://git.example.org",
-        token=SecretStr("may-write"),
-        webhook_secret=SecretStr("s3cret"),
-    )
-    forge = GiteaForge(may_write.model_copy(update={"clone_token": SecretStr("may-read")}))
-    assert forge.clone_source("alba", "hello").password == "may-read"
-
-
 @pytest.fixture
 def fake() -> Iterator[FakeGitea]:
     with fake_gitea() as fake:
