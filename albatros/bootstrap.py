@@ -29,6 +29,7 @@ from albatros.flows.publish import Publisher
 from albatros.flows.reconcile import reconcile
 from albatros.flows.recover import Recovered, recover
 from albatros.flows.report import deliver_one
+from albatros.flows.schedule import run_due
 from albatros.forges.base import ForgeAdapter, Hooks, Login
 from albatros.forges.git import GitForge
 from albatros.forges.git_hooks import GitHooks
@@ -59,6 +60,7 @@ IDLE_SECONDS = 5.0
 SCHEDULER_IDLE_SECONDS = 1.0
 RECONCILE_SECONDS = 600.0
 SEAL_SECONDS = 30.0
+SCHEDULE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,9 @@ class Server:
             reconcile(parts.settings, parts.database, parts.writer, parts.forges)
             return False
 
+        def keep_to_schedules() -> bool:
+            return run_due(parts.settings, parts.database, parts.writer, parts.forges) > 0
+
         def report() -> bool:
             return deliver_one(parts.database, parts.forges, self.url, parts.holder)
 
@@ -185,6 +190,7 @@ class Server:
         return [
             self._loop("scheduler", Topic.SCHEDULER, self._scheduler.step, SCHEDULER_IDLE_SECONDS),
             self._loop("reconciler", Topic.RECONCILER, find_missed_heads, RECONCILE_SECONDS),
+            self._loop("timetable", "timetable", keep_to_schedules, SCHEDULE_SECONDS),
             *(self._loop(f"reporter-{n}", Topic.REPORTER, report, IDLE_SECONDS) for n in range(REPORTERS)),
             self._loop("sealer", "seal", seal, SEAL_SECONDS),
             self._loop("collector", "collect", take_away, float(parts.settings.retention.interval_seconds)),

@@ -115,7 +115,7 @@ def _log(args: argparse.Namespace) -> int:
             return 0
         build = follow_build(client, args.build)
     note(f"build {build['id']} {build['state']}" + (f": {build['message']}" if build["message"] else ""))
-    return 0 if build["state"] == BuildState.SUCCEEDED else 1
+    return 0 if build["state"] in {BuildState.SUCCEEDED, BuildState.SKIPPED} else 1
 
 
 def _tell(args: argparse.Namespace, build: Build) -> None:

@@ -14,7 +14,7 @@ from albatros.db.models import Build, Event, Job, Repo
 from albatros.db.outbox import AGGREGATE, DueStatus, StatusWish, put_statuses
 from albatros.db.session import now
 from albatros.db.upsert import table_of
-from albatros.domain.states import BuildState, JobKind, JobState, Trigger, is_end
+from albatros.domain.states import BuildState, JobKind, JobState, Reason, Trigger, is_end
 from albatros.errors import ConflictError, OverloadedError
 
 _OPEN_BUILDS = "open_builds"
@@ -51,6 +51,9 @@ class NewBuild:
     base_commit: str | None = None
     needs_approval: bool = False
     approved_by: str = ""
+    changed_paths: tuple[str, ...] | None = None
+    skip: str = ""
+    """Why nothing is to be built: it ends with its first moment."""
 
     @property
     def waits(self) -> bool:
@@ -90,7 +93,9 @@ def create_builds(session: Session, wanted: Sequence[tuple[int, NewBuild]]) -> S
     """
     at = now()
     made = _insert_builds(session, wanted, at)
-    session.execute(_INSERT_JOB, [_evaluation_of(build, at) for build in made])
+    jobs = [_evaluation_of(build, at) for build in made if not build.new.skip]
+    if jobs:
+        session.execute(_INSERT_JOB, jobs)
     session.execute(_INSERT_EVENT, [_event_of(build, at) for build in made])
     put_statuses(session, [_status_of(build) for build in made])
     return [build.id for build in made]
@@ -123,10 +128,14 @@ def _take_numbers(session: Session, counts: Mapping[int, int]) -> Mapping[int, I
 
 
 def _first_state(new: NewBuild) -> BuildState:
+    if new.skip:
+        return BuildState.SKIPPED
     return BuildState.WAITING_APPROVAL if new.waits else BuildState.QUEUED
 
 
 def _first_message(new: NewBuild) -> str:
+    if new.skip:
+        return f"is skipped: {new.skip}"
     return _ASK_APPROVAL.format(new.commit) if new.waits else ""
 
 
@@ -143,7 +152,9 @@ def _row_of(repo_id: int, number: int, new: NewBuild, at: datetime) -> dict[str,
         "author": new.author,
         "title": new.title,
         "state": _first_state(new),
+        "reason": Reason.SKIPPED if new.skip else None,
         "message": _first_message(new),
+        "changed_paths": list(new.changed_paths) if new.changed_paths is not None else None,
         "delivery_id": new.delivery_id,
         "rerun_of": new.rerun_of,
         "pull": new.pull,
@@ -153,6 +164,7 @@ def _row_of(repo_id: int, number: int, new: NewBuild, at: datetime) -> dict[str,
         "needs_approval": new.needs_approval,
         "approved_by": new.approved_by,
         "created_at": at,
+        "ended_at": at if new.skip else None,
     }
 
 

@@ -15,6 +15,8 @@ from albatros.db.models import Build, Delivery, Repo
 from albatros.db.session import now
 from albatros.db.upsert import dialect_of, insert, insert_into, table_of
 from albatros.domain.inbound import HeadMoved, Inbound, RepoInfo
+from albatros.domain.refs import BRANCH_PREFIX
+from albatros.domain.rules import SKIP_WORDS
 
 _REPOS, _DELIVERIES = table_of(Repo), table_of(Delivery)
 _FIND_REPO = select(_REPOS.c.id, _REPOS.c.private, _REPOS.c.default_branch, _REPOS.c.allowed).where(
@@ -91,7 +93,10 @@ def _follow_moves(session: Session, repo_id: int, delivery_id: int, arrival: Arr
             reasons.append(f"{move.after} is built already, as build {number}")
             continue
         check_room(session, arrival.queued_builds)
-        builds.append(create_build(session, repo_id, build_of(move, move.after, sequence, delivery_id)))
+        # Of a head that was not where the push began, or that the forge was asked about, more has changed than it says.
+        follows = sequence > 1 and move.ref not in arrival.confirmed
+        new = build_of(move, move.after, sequence, delivery_id, follows=follows)
+        builds.append(create_build(session, repo_id, new))
     return tuple(builds), "" if builds else "; ".join(reasons)
 
 
@@ -103,8 +108,8 @@ def _link_pull(session: Session, repo_id: int, move: HeadMoved) -> None:
     session.execute(update(Build).where(*same).values(pull=move.pull.number, head_label=move.pull.label))
 
 
-def build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int) -> NewBuild:
-    """What a move to a commit has built."""
+def build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int, *, follows: bool) -> NewBuild:
+    """What a move to a commit has built; `follows` when it began at the head that was known."""
     pull = move.pull
     return NewBuild(
         ref=move.ref,
@@ -120,6 +125,8 @@ def build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int) -> N
         head_label=pull.label if pull is not None else "",
         base_commit=pull.base_commit if pull is not None else None,
         needs_approval=move.needs_approval,
+        changed_paths=move.paths if follows else None,
+        skip=f"its message says {SKIP_WORDS}" if move.skip and move.ref.startswith(BRANCH_PREFIX) else "",
     )
 
 

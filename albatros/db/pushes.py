@@ -87,7 +87,8 @@ def record_pushes(session: Session, arrivals: Sequence[Arrival]) -> Sequence[Rec
     for push in pushes:
         delivery_id = deliveries[push.arrival.forge, push.arrival.inbound.delivery_id]
         sequence = _sequence_after(heads.get(push.key))
-        builds.append((push.repo_id, build_of(push.move, push.commit, sequence, delivery_id)))
+        new = build_of(push.move, push.commit, sequence, delivery_id, follows=push.key in heads)
+        builds.append((push.repo_id, new))
     check_room(session, arrivals[0].queued_builds, len(builds))
     ids = create_builds(session, builds)
     return [Recorded((build_id,), "") for build_id in ids]

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, contains_eager, defer, lazyload
 from albatros.db.models import Artifact, Attempt, Build, Delivery, Image, Job, JobEdge, Publication, Repo, StatusReport
 from albatros.db.sight import Sight
 from albatros.domain.refs import RepoFilter
+from albatros.domain.states import BuildState
 
 MAX_JOBS = 2_000
 MAX_EDGES = 10_000
@@ -47,9 +48,9 @@ def newest_builds(session: Session, repo_ids: Collection[int]) -> Mapping[int, B
 
 
 def newest_build_of_ref(session: Session, repo_id: int, ref: str) -> Build | None:
-    """The newest Build of a branch or tag."""
-    query = select(Build).where(Build.repo_id == repo_id, Build.ref == ref).order_by(Build.id.desc()).limit(1)
-    return session.scalar(query)
+    """The newest Build of a branch or tag that was not skipped."""
+    query = select(Build).where(Build.repo_id == repo_id, Build.ref == ref, Build.state != BuildState.SKIPPED)
+    return session.scalar(query.order_by(Build.id.desc()).limit(1))
 
 
 def list_jobs(session: Session, build_id: int) -> Sequence[Job]:

@@ -30,6 +30,8 @@ class Head:
     commit: str
     author: str = ""
     title: str = ""
+    skip: bool = False
+    """The commit's message asks for no build."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,10 @@ class HeadMoved:
     trusted: bool = True
     pull: Pull | None = None
     needs_approval: bool = False
+    skip: bool = False
+    """The message of the newest commit asks for no build."""
+    paths: tuple[str, ...] | None = None
+    """What changed since `before`; None when that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from albatros.domain import schedule
 from albatros.domain.platforms import Platform
+from albatros.domain.rules import OnConfig
 from albatros.domain.tags import TagKind
 from albatros.domain.text import plain
 from albatros.errors import EvaluationError, UsageError
@@ -61,6 +63,9 @@ class RepoConfig:
     artifacts: tuple[str, ...] | None = None
     """Attributes whose outputs are kept; None: all packages."""
     limits: LimitConfig = field(default_factory=LimitConfig)
+    on: OnConfig = field(default_factory=OnConfig)
+    schedule: tuple[str, ...] = ()
+    """Cron expressions, in UTC, at which the default branch is built."""
 
     def binaries(self, attribute: str) -> tuple[str, ...]:
         """Paths inside the output of `packages.<system>.<attribute>` that images are made from."""
@@ -84,7 +89,7 @@ def parse(text: str | None) -> RepoConfig:
         raise EvaluationError(f".albatros.toml is not TOML: {plain(str(error), 200)}") from error
     if size > MAX_BYTES:
         raise EvaluationError(f".albatros.toml is over {MAX_BYTES // 1024} KiB; make it smaller")
-    _known(data, ("images", "artifacts", "limits"), "")
+    _known(data, ("images", "artifacts", "limits", "on", "schedule"), "")
     images = _table(data, "images", "") if "images" in data else None
     artifacts = _table(data, "artifacts", "") if "artifacts" in data else None
     if len(images or ()) > MAX_IMAGES:
@@ -95,6 +100,8 @@ def parse(text: str | None) -> RepoConfig:
         if artifacts is None
         else tuple(_artifact(n, _table(artifacts, n, "artifacts.")) for n in artifacts),
         limits=_limits(_table(data, "limits", "")),
+        on=_on(_table(data, "on", "")),
+        schedule=_schedule(_table(data, "schedule", "")),
     )
 
 
@@ -132,6 +139,20 @@ def _artifact(name: str, table: Mapping[str, object]) -> str:
 def _limits(table: Mapping[str, object]) -> LimitConfig:
     _known(table, ("job_seconds", "silence_seconds"), "limits.")
     return LimitConfig(_seconds(table, "job_seconds"), _seconds(table, "silence_seconds"))
+
+
+def _on(table: Mapping[str, object]) -> OnConfig:
+    _known(table, ("branches", "tags", "paths", "supersede"), "on.")
+    supersede = table.get("supersede", False)
+    if not isinstance(supersede, bool):
+        raise EvaluationError(".albatros.toml: on.supersede must be true or false")
+    branches, tags, paths = (_texts(table, key, "on.") for key in ("branches", "tags", "paths"))
+    return OnConfig(branches, tags, paths, supersede)
+
+
+def _schedule(table: Mapping[str, object]) -> tuple[str, ...]:
+    _known(table, ("cron",), "schedule.")
+    return schedule.check(_texts(table, "cron", "schedule.") or ())
 
 
 def _platforms(values: tuple[str, ...], where: str) -> tuple[Platform, ...]:

@@ -33,6 +33,8 @@ class BuildState(StrEnum):
     """A person stopped it."""
     SUPERSEDED = "superseded"
     """A newer commit of the same ref took its place."""
+    SKIPPED = "skipped"
+    """The commit's message, or the `[on]` of its `.albatros.toml`, says that nothing is to be built."""
 
 
 class JobState(StrEnum):
@@ -107,6 +109,8 @@ class Reason(StrEnum):
     """A person stopped it."""
     SUPERSEDED = "superseded"
     """A newer commit of the same ref took its place."""
+    SKIPPED = "skipped"
+    """The commit's message, or the `[on]` of its `.albatros.toml`, says that nothing is to be built."""
     NODE_LOST = "node_lost"
     """The runner stopped renewing its lease."""
     OOM = "oom"
@@ -161,7 +165,7 @@ _MOVES: dict[type[StrEnum], dict[StrEnum, set[StrEnum]]] = {
     BuildState: {
         _B.WAITING_APPROVAL: {_B.QUEUED, _B.CANCELLED, _B.SUPERSEDED},
         _B.QUEUED: {_B.EVALUATING, *_BUILD_ENDS},
-        _B.EVALUATING: {_B.QUEUED, _B.RUNNING, *_BUILD_ENDS},
+        _B.EVALUATING: {_B.QUEUED, _B.RUNNING, _B.SKIPPED, *_BUILD_ENDS},
         _B.RUNNING: {_B.PUBLISHING, _B.SUCCEEDED, *_BUILD_ENDS},
         _B.PUBLISHING: {_B.SUCCEEDED, *_BUILD_ENDS},
     },

@@ -30,13 +30,17 @@ def cancel_locked(session: Session, build: Build, *, by: str) -> None:
     """The same in the caller's transaction, which holds the Build's row. Raises ConflictError when it has ended."""
     if is_end(build.state):
         raise ConflictError(f"build {build.id} has ended already ({build.state})")
-    message = f"cancelled by {by}"
-    progress.move_build(session, build, BuildState.CANCELLED, Reason.CANCELLED, message)
-    ask_to_stop(session, build.id, Reason.CANCELLED)
+    end(session, build, BuildState.CANCELLED, Reason.CANCELLED, f"cancelled by {by}")
+
+
+def end(session: Session, build: Build, to: BuildState, reason: Reason, message: str) -> None:
+    """End an open Build with all that belongs to it, in the caller's transaction, which holds its row."""
+    progress.move_build(session, build, to, reason, message)
+    ask_to_stop(session, build.id, reason)
     idle = (JobState.WAITING, JobState.QUEUED)
     for job in session.scalars(select(Job).where(Job.build_id == build.id, Job.state.in_(OPEN_JOBS))):
         if job.state in idle:
-            progress.end_job(session, job, JobState.CANCELLED, Reason.CANCELLED, message)
+            progress.end_job(session, job, JobState.CANCELLED, reason, message)
     pending = (
         select(Publication)
         .join(Image)
@@ -44,4 +48,4 @@ def cancel_locked(session: Session, build: Build, *, by: str) -> None:
         .with_for_update(of=Publication)
     )
     for publication in session.scalars(pending):
-        progress.move_publication(session, publication, PublicationState.FAILED, Reason.CANCELLED, message)
+        progress.move_publication(session, publication, PublicationState.FAILED, reason, message)

@@ -15,7 +15,8 @@ from albatros.db.signals import Signals, Topic
 from albatros.domain import plan, repo_config
 from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, Reason
 from albatros.errors import AlbatrosError, EvaluationError
-from albatros.flows import progress
+from albatros.flows import progress, schedule
+from albatros.flows.supersede import end_older
 from albatros.log import get_logger
 from albatros.settings import LimitSettings
 
@@ -56,6 +57,11 @@ def _plan(session: Session, build: Build, limits: LimitSettings) -> None:
         jobs = _read_result(session, build, limits)
     except EvaluationError as error:
         progress.move_build(session, build, BuildState.FAILED, Reason.EVALUATION_FAILED, error.detail)
+        return
+    schedule.remember(session, build, repo_config.parse(build.config).schedule)
+    end_older(session, [build.id])
+    if why_not := progress.left_out(build, build.config):
+        progress.move_build(session, build, BuildState.SKIPPED, Reason.SKIPPED, why_not)
         return
     rows = {job.key: _job_row(build, job) for job in jobs}
     session.add_all(rows.values())

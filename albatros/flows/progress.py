@@ -62,6 +62,11 @@ def end_job(session: Session, job: Job, to: JobState, reason: Reason | None = No
         settle_build(session, job.build)
 
 
+def left_out(build: Build, config: str | None) -> str:
+    """Why the rules of a `.albatros.toml` leave a Build out, empty when they do not. Raises EvaluationError."""
+    return repo_config.parse(config).on.why_not(build.trigger, build.ref, build.changed_paths)
+
+
 def emit_job(session: Session, job: Job) -> None:
     """Record a Job's new state for whoever watches."""
     events.emit(session, job.build, f"job.{job.state}", job=job.id, name=job.name, reason=job.reason)

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from albatros.db import queue
 from albatros.db.heads import find_head
 from albatros.db.models import Build, Job, Repo
-from albatros.domain.inbound import HeadMoved, Inbound, Pull, PullAction, PullEvent, RepoInfo
+from albatros.domain.inbound import Head, HeadMoved, Inbound, Pull, PullAction, PullEvent, RepoInfo
 from albatros.domain.refs import BRANCH_PREFIX
 from albatros.domain.states import OPEN_JOBS, BuildState, JobState, Reason, Trigger
 from albatros.errors import ForgeError, NotFoundError
@@ -44,22 +44,21 @@ def decide(forge: ForgeAdapter, inbound: Inbound) -> Inbound:
         return replace(inbound, ignored="the forge could not be asked for the branch; its head is compared later")
     if own is None:
         return replace(inbound, moves=(_strangers_move(forge, repo, event),))
-    if own != pull.commit:
+    if own.commit != pull.commit:
         return replace(inbound, ignored=f"the branch {pull.branch} is elsewhere by now: a replay, or a newer push came")
     ref = BRANCH_PREFIX + pull.branch
-    move = HeadMoved(ref, None, pull.commit, Trigger.PUSH, pull.author, pull.title, pull=pull)
+    move = HeadMoved(ref, None, pull.commit, Trigger.PUSH, pull.author, pull.title, pull=pull, skip=own.skip)
     return replace(inbound, moves=(move,))
 
 
-def _own_branch(forge: ForgeAdapter, repo: RepoInfo, pull: Pull) -> str | None:
-    """The commit of the repo's own branch that a pull request comes from; None when it comes from none."""
+def _own_branch(forge: ForgeAdapter, repo: RepoInfo, pull: Pull) -> Head | None:
+    """The head of the repo's own branch that a pull request comes from; None when it comes from none."""
     if not pull.branch:
         return None
     try:
-        head = forge.head(repo.owner, repo.name, BRANCH_PREFIX + pull.branch)
+        return forge.head(repo.owner, repo.name, BRANCH_PREFIX + pull.branch)
     except NotFoundError:
         return None
-    return head.commit if head is not None else None
 
 
 def _strangers_move(forge: ForgeAdapter, repo: RepoInfo, event: PullEvent) -> HeadMoved:

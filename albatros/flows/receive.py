@@ -6,7 +6,7 @@ committed. Where a move does not follow from the head known, the forge is asked 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +34,7 @@ from albatros.errors import (
 )
 from albatros.flows import commands, pulls
 from albatros.flows.allowed import check_allowed, globs_of
+from albatros.flows.supersede import end_older
 from albatros.forges.base import Forge, ForgeAdapter
 from albatros.log import get_logger
 from albatros.settings import Settings
@@ -95,7 +96,7 @@ def take_push(
     if not may_be_plain(inbound):
         return None
     arrival = _arrival(settings, forge, inbound, body, {})
-    return writer.submit_part(record_pushes, arrival, partial(record_arrival, arrival=arrival), *_TOPICS)
+    return writer.submit_part(_record_together, arrival, partial(_record, arrival=arrival), *_TOPICS)
 
 
 def answer(writer: Writer, forge: Forge, inbound: Inbound, recorded: Recorded) -> Receipt:
@@ -140,20 +141,38 @@ def _arrival(
     return Arrival(forge.name, inbound, body, listed, settings.limits.queued_builds, confirmed)
 
 
+def _record_together(session: Session, arrivals: Sequence[Arrival]) -> Sequence[Recorded]:
+    recorded = record_pushes(session, arrivals)
+    end_older(session, [build_id for one in recorded for build_id in one.builds])
+    return recorded
+
+
 def _record(session: Session, arrival: Arrival) -> Recorded:
     if arrival.inbound.command is not None:
         return commands.obey(session, arrival)
     recorded = record_arrival(session, arrival)
-    if arrival.inbound.pull is not None and not recorded.repeated:
+    if recorded.repeated:
+        return recorded
+    end_older(session, recorded.builds)
+    if arrival.inbound.pull is not None:
         pulls.end_overtaken(session, arrival.forge, arrival.inbound)
     return recorded
 
 
-def trigger(settings: Settings, writer: Writer, forge: Forge, full_name: tuple[str, str], ref: str) -> int:
+def trigger(
+    settings: Settings,
+    writer: Writer,
+    forge: Forge,
+    full_name: tuple[str, str],
+    ref: str,
+    cause: Trigger = Trigger.API,
+    before: Callable[[Session], None] = lambda _: None,
+) -> int:
     """Build the head of a branch or tag (`main`, `refs/tags/v1`), or a full commit id; returns the Build's id.
 
     A commit that is no head is built under its own id as the ref, which publishes under no branch's or tag's rules, and
     without trust unless a trusted Build of it is known.
+    `before` is run first in the transaction that makes the Build, and may raise.
     Raises NotFoundError, ForbiddenError, ForgeError or OverloadedError.
     """
     info = forge.describe(*full_name)
@@ -162,7 +181,23 @@ def trigger(settings: Settings, writer: Writer, forge: Forge, full_name: tuple[s
     def attempt(confirmed: Mapping[str, Confirmed]) -> int:
         word = confirmed.get(found)
         wanted = head if word is None or word.commit is None else Head(word.commit, head.author, head.title)
-        return commit(writer, partial(_build_head, settings, forge.name, info, found, wanted, word))
+
+        def work(session: Session) -> int:
+            before(session)
+            repo = upsert_repo(session, forge.name, info)
+            check_allowed(settings, repo)
+            sequence = _place(session, repo.id, found, wanted, word)
+            check_room(session, settings.limits.queued_builds)
+            # The forge also has the commits of pull requests: one that is no head may be a stranger's.
+            trusted = not is_commit(found) or trusted_build(session, repo.id, found) is not None
+            new = NewBuild(
+                found, wanted.commit, sequence, cause, trusted=trusted, author=wanted.author, title=wanted.title
+            )
+            build_id = create_build(session, repo.id, new)
+            end_older(session, [build_id])
+            return build_id
+
+        return commit(writer, work)
 
     return _until_certain(forge, info, attempt)
 
@@ -229,19 +264,6 @@ def _resolve(forge: Forge, info: RepoInfo, ref: str) -> tuple[str, Head]:
         if head is not None:
             return name, head
     raise NotFoundError(f"{info.full_name} has no branch, tag or full commit id {one_line(ref, 80)!r}")
-
-
-def _build_head(
-    settings: Settings, forge: str, info: RepoInfo, ref: str, head: Head, confirmed: Confirmed | None, session: Session
-) -> int:
-    repo = upsert_repo(session, forge, info)
-    check_allowed(settings, repo)
-    sequence = _place(session, repo.id, ref, head, confirmed)
-    check_room(session, settings.limits.queued_builds)
-    # The forge also has the commits of pull requests: one that is no head may be a stranger's.
-    trusted = not is_commit(ref) or trusted_build(session, repo.id, ref) is not None
-    new = NewBuild(ref, head.commit, sequence, Trigger.API, trusted=trusted, author=head.author, title=head.title)
-    return create_build(session, repo.id, new)
 
 
 def _place(session: Session, repo_id: int, ref: str, head: Head, confirmed: Confirmed | None) -> int:

@@ -152,7 +152,7 @@ def _follow(
     if after == before:
         return ()
     trigger = Trigger.TAG if ref.startswith(TAG_PREFIX) else Trigger.PUSH
-    move = HeadMoved(ref, before, after, trigger, head.author, head.title)
+    move = HeadMoved(ref, before, after, trigger, head.author, head.title, skip=head.skip)
     inbound = Inbound(_delivery_id(info, ref, after, sequence), "reconcile", info, (move,))
     recorded = receive.record(settings, writer, forge, inbound, None, {ref: Confirmed(sequence, after)})
     return () if recorded.repeated else recorded.builds

@@ -23,12 +23,14 @@ from albatros.domain.states import (
     INFRASTRUCTURE_REASONS,
     OPEN_ATTEMPTS,
     AttemptState,
+    BuildState,
     JobKind,
     JobState,
     Reason,
     is_end,
 )
 from albatros.domain.text import plain
+from albatros.errors import EvaluationError
 from albatros.flows import progress
 from albatros.settings import LimitSettings
 
@@ -60,9 +62,23 @@ def record_result(
         # Nobody here asked for it: the machine did, and a runner that says so for ever must run out of tries.
         message = result.message or "something outside Albatros ended its runner"
         close(session, attempt, limits, AttemptState.FAILED, Reason.PREEMPTED, message)
+    elif result.reason is Reason.EVALUATION_FAILED and (why_not := _left_out(attempt.job, result)):
+        progress.move_build(session, attempt.job.build, BuildState.SKIPPED, Reason.SKIPPED, why_not)
+        close(session, attempt, limits, AttemptState.FAILED, result.reason, result.message)
     elif result.reason is not None:
         state = _STOPPED.get(result.reason, AttemptState.FAILED)
         close(session, attempt, limits, state, result.reason, result.message)
+
+
+def _left_out(job: Job, result: RunnerResult) -> str:
+    """Why a Build was not to be built, whose flake does not even evaluate; empty when it was."""
+    config = (result.evaluation or {}).get("config")
+    if job.kind is not JobKind.EVALUATION or is_end(job.build.state) or not isinstance(config, str):
+        return ""
+    try:
+        return progress.left_out(job.build, config)
+    except EvaluationError:
+        return ""
 
 
 def _succeed(session: Session, attempt: Attempt, result: RunnerResult, closure_digests: Mapping[str, str]) -> None:

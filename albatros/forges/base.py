@@ -205,6 +205,8 @@ _WORDS = {
     BuildState.ERRORED: "error",
     BuildState.CANCELLED: "error",
     BuildState.SUPERSEDED: "error",
+    # Not `skipped`: a check that a merge requires must not hold it up (gitea#36895), and older versions lack the word.
+    BuildState.SKIPPED: "success",
 }
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from albatros.domain.inbound import Head, HeadMoved, Inbound, Pull, RepoInfo
 from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, check_full_name, is_commit, is_ref, one_line
+from albatros.domain.rules import asks_to_skip, bounded_paths
 from albatros.errors import BadInputError, ConfigError, ForgeError, NotFoundError
 from albatros.forges import payload
 from albatros.forges.base import CloneSource, CommitStatus, Permission, status_word
@@ -122,10 +124,12 @@ class GitForge:
         before, after = payload.commit_or_none(item, "before"), payload.commit_or_none(item, "after")
         if after is None:
             return payload.moved(ref, before, None)
-        head = _read_commit(self.directory(repo.owner, repo.name), after)
+        path = self.directory(repo.owner, repo.name)
+        head = _read_commit(path, after)
         if head is None:
             raise BadInputError(f"{repo.full_name} has no commit {after}")
-        return payload.moved(ref, before, head.commit, head.author, head.title)
+        move = payload.moved(ref, before, head.commit, head.author, head.title)
+        return replace(move, skip=head.skip, paths=_changed_paths(path, before, head.commit) if before else None)
 
     def directory(self, owner: str, name: str) -> Path:
         """Where a bare repository lies. Raises NotFoundError."""
@@ -173,12 +177,20 @@ def _is_bare(path: Path) -> bool:
 
 def _read_commit(path: Path, name: str) -> Head | None:
     """The commit that a ref, tag object or commit id stands for; None when there is none."""
-    form = "--format=%H%x00%an%x00%s"
+    form = "--format=%H%x00%an%x00%s%x00%B"
     found = try_git(path, "log", "-1", "--no-show-signature", form, "--end-of-options", f"{name}^{{commit}}", "--")
     commit, *texts = found.stdout.decode("utf-8", "replace").split("\0")
-    if found.returncode != 0 or not is_commit(commit) or len(texts) != 2:
+    if found.returncode != 0 or not is_commit(commit) or len(texts) != 3:
         return None
-    return Head(commit, one_line(texts[0], payload.TEXT), one_line(texts[1], payload.TEXT))
+    author, title, message = texts
+    return Head(commit, one_line(author, payload.TEXT), one_line(title, payload.TEXT), asks_to_skip(message))
+
+
+def _changed_paths(path: Path, before: str, after: str) -> tuple[str, ...] | None:
+    """What is different between two commits; None when one is not there."""
+    listed = try_git(path, "diff-tree", "-r", "-z", "--name-only", "--no-renames", "--end-of-options", before, after)
+    names = listed.stdout.decode("utf-8", "replace").split("\0")[:-1]
+    return bounded_paths(names) if listed.returncode == 0 else None
 
 
 def _check_readable(path: Path) -> None:

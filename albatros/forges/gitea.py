@@ -166,4 +166,5 @@ def _read_head(item: Mapping[str, object]) -> Head | None:
     found = commit.get("id") or commit.get("sha")
     if not isinstance(found, str) or not is_commit(found):
         return None
-    return Head(found, payload.text(payload.child(commit, "author"), "name"), payload.text(commit, "message"))
+    author = payload.text(payload.child(commit, "author"), "name")
+    return Head(found, author, payload.text(commit, "message"), payload.asks(commit))

@@ -51,6 +51,7 @@ _WORDS = {
     BuildState.ERRORED: "error",
     BuildState.CANCELLED: "error",
     BuildState.SUPERSEDED: "error",
+    BuildState.SKIPPED: "success",
 }
 
 
@@ -130,7 +131,7 @@ class GithubForge:
             return None
         author = payload.text(payload.child(found, "author"), "login")
         author = author or payload.text(payload.child(said, "author"), "name")
-        return Head(commit, author, payload.text(said, "message"))
+        return Head(commit, author, payload.text(said, "message"), payload.asks(said))
 
     def permission(self, owner: str, name: str, login: str) -> Permission:
         found = self._api.get(f"{_repo_path(owner, name)}/collaborators/{quote(login, safe='')}/permission")

@@ -43,6 +43,8 @@ _WORDS = {
     BuildState.ERRORED: "failed",
     BuildState.CANCELLED: "canceled",
     BuildState.SUPERSEDED: "canceled",
+    # A pipeline that is `skipped` holds up a merge where the project does not count it as successful.
+    BuildState.SKIPPED: "success",
 }
 _OPEN_WORDS = ("pending", "running")
 
@@ -116,7 +118,7 @@ class GitlabForge:
         sha = commit.get("id")
         if not isinstance(sha, str) or not is_commit(sha):
             return None
-        return Head(sha, payload.text(commit, "author_name"), payload.text(commit, "title"))
+        return Head(sha, payload.text(commit, "author_name"), payload.text(commit, "title"), payload.asks(commit))
 
     def permission(self, owner: str, name: str, login: str) -> Permission:
         if not login or len(login) > MAX_LOGIN:

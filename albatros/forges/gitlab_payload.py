@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from albatros.domain.inbound import (
     CommentCommand,
@@ -73,7 +74,8 @@ def _read_push(data: Mapping[str, object], ref: str) -> HeadMoved:
     commits = [payload.as_object(one) for one in listed] if isinstance(listed, list) else []
     newest: Mapping[str, object] = next((one for one in reversed(commits) if one.get("id") == after), {})
     author = payload.text(data, "user_username") or payload.text(payload.child(newest, "author"), "name")
-    return payload.moved(ref, before, after, author, payload.text(newest, "message"))
+    move = payload.moved(ref, before, after, author, payload.text(newest, "message"))
+    return replace(move, skip=payload.asks(newest), paths=payload.changed_paths(data) if before else None)
 
 
 def _read_merge_event(delivery: str, event: str, repo: RepoInfo, data: Mapping[str, object]) -> Inbound:

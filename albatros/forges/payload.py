@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 from albatros.domain.inbound import HeadMoved, RepoInfo
 from albatros.domain.refs import (
@@ -18,12 +19,14 @@ from albatros.domain.refs import (
     is_ref,
     one_line,
 )
+from albatros.domain.rules import asks_to_skip, bounded_paths
 from albatros.domain.states import Trigger
 from albatros.errors import BadInputError, UnauthorizedError
 
 MAX_ID = 200
 MAX_EVENT = 64
 TEXT = 200
+GITHUB_COMMITS = 2048
 
 
 def check_signature(secret: str, signature: str, body: bytes, header: str) -> None:
@@ -100,6 +103,30 @@ def commit_or_none(value: Mapping[str, object], key: str) -> str | None:
     return check_commit(found)
 
 
+def changed_paths(push: Mapping[str, object]) -> tuple[str, ...] | None:
+    """What the commits of a push change; None when the forge does not list them all, or dropped others for them."""
+    commits = push.get("commits")
+    if not isinstance(commits, list) or _count(push, len(commits)) != len(commits):
+        return None
+    listed = [as_object(commit).get(key) for commit in commits for key in ("added", "removed", "modified")]
+    names = [name for part in listed if isinstance(part, list) for name in part]
+    return bounded_paths(names) if all(isinstance(name, str) for name in names) else None
+
+
+def _count(push: Mapping[str, object], listed: int) -> object:
+    """How many commits a push has: Gitea and GitLab say it; GitHub lists up to 2048, and says if it was forced."""
+    for key in ("total_commits", "total_commits_count"):
+        if key in push:
+            return push[key]
+    return listed if push.get("forced") is False and listed < GITHUB_COMMITS else None
+
+
+def asks(commit: Mapping[str, object]) -> bool:
+    """Whether a commit's message asks for no build."""
+    message = commit.get("message")
+    return isinstance(message, str) and asks_to_skip(message)
+
+
 def moved(ref: str, before: str | None, after: str | None, author: str = "", title: str = "") -> HeadMoved:
     """A move of a branch or tag by somebody who may push to it. Raises BadInputError."""
     trigger = Trigger.TAG if ref.startswith(TAG_PREFIX) else Trigger.PUSH
@@ -115,4 +142,5 @@ def read_push(data: Mapping[str, object], ref: str, pusher: str) -> HeadMoved:
     if after is not None and ref.startswith(TAG_PREFIX) and isinstance(peeled, str) and is_commit(peeled):
         after = peeled
     author = text(child(data, "pusher"), pusher) or text(child(commit, "author"), "name")
-    return moved(ref, before, after, author, text(commit, "message"))
+    move = moved(ref, before, after, author, text(commit, "message"))
+    return replace(move, skip=asks(commit), paths=changed_paths(data) if before else None)

@@ -20,6 +20,7 @@ _COLOURS = {
     BuildState.ERRORED: _AMBER,
     BuildState.CANCELLED: _GREY,
     BuildState.SUPERSEDED: _GREY,
+    BuildState.SKIPPED: _GREY,
 }
 
 

@@ -42,6 +42,7 @@ _TONES: dict[str, Tone] = {
     _B.ERRORED: Tone.WARN,
     _B.CANCELLED: Tone.OFF,
     _B.SUPERSEDED: Tone.OFF,
+    _B.SKIPPED: Tone.OFF,
     _J.WAITING: Tone.WAIT,
     _J.SKIPPED: Tone.OFF,
     _A.SUBMITTING: Tone.BUSY,
@@ -63,6 +64,7 @@ _HINTS: dict[BuildState, str] = {
     _B.SUCCEEDED: "Everything is built and published.",
     _B.CANCELLED: "A person stopped it.",
     _B.SUPERSEDED: "A newer commit of the same ref took its place.",
+    _B.SKIPPED: "Nothing was to be built.",
 }
 
 

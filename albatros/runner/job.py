@@ -42,9 +42,12 @@ def _run(work: Work, result: dict[str, object]) -> None:
     order = work.order.build
     if order is None:
         config = clone.git.settings(".albatros.toml", CONFIG_LIMIT)
+        known = {"config": config, "commit_time": clone.commit_time}
+        # Reported even if the flake does not evaluate: it may say that this commit is not to be built.
+        result["evaluation"] = {**known, "attributes": []}
         attributes = evaluate(work, nix, clone)
         documents = [_masked(work, attribute).document() for attribute in attributes]
-        result["evaluation"] = {"config": config, "commit_time": clone.commit_time, "attributes": documents}
+        result["evaluation"] = {**known, "attributes": documents}
         failed = sum(attribute.drv_path is None for attribute in attributes)
         work.log.line(f"evaluated {len(attributes)} attributes, {failed} of them failed")
         return

@@ -16,7 +16,18 @@ from albatros.domain.states import BuildState, Trigger
 from albatros.errors import BadInputError, ForgeError, NotFoundError, UnauthorizedError
 from albatros.forges.base import CommitStatus, Forge, Permission
 from albatros.settings import ForgeKind
-from tests.support.forge_worlds import SECRET, FakeWorld, Message, World, bare_world, fake_world, real_gitea_world, sign
+from tests.support.forge_worlds import (
+    SECRET,
+    BareWorld,
+    FakeWorld,
+    Message,
+    RealGiteaWorld,
+    World,
+    bare_world,
+    fake_world,
+    real_gitea_world,
+    sign,
+)
 
 FAKES = ("fake gitea", "fake forgejo", "fake github", "fake gitlab")
 OFFLINE = ("git", *FAKES)
@@ -61,6 +72,34 @@ def told(request: pytest.FixtureRequest) -> Iterator[Told]:
 def receive(world: World, message: Message) -> Inbound:
     world.forge.verify(*message)
     return world.forge.parse(*message)
+
+
+@pytest.fixture(params=["git", "gitea"])
+def real(request: pytest.FixtureRequest) -> Iterator[BareWorld | RealGiteaWorld]:
+    """A forge with commits that change files."""
+    with ExitStack() as stack:
+        world = open_world(request.param, request, stack)
+        assert isinstance(world, BareWorld | RealGiteaWorld)
+        yield world
+
+
+def test_a_push_tells_what_changed_and_what_its_message_asks_for(real: BareWorld | RealGiteaWorld) -> None:
+    def commit(path: str, message: str) -> str:
+        file = real.git.tree / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(message)
+        real.git("add", "--all")
+        return real.commit(message)
+
+    (first,) = receive(real, real.push("refs/heads/topic", commit("flake.nix", "first"))).moves
+    assert (first.paths, first.skip) == (None, False)
+    commit("docs/ü b.md", "docs")
+    newest = commit("flake.nix", "a title\n\nNothing to build: [ci skip]")
+    (second,) = receive(real, real.push("refs/heads/topic", newest)).moves
+    assert (second.paths, second.skip, second.title) == (("docs/ü b.md", "flake.nix"), True, "a title")
+    head = real.forge.head("alba", "hello", "refs/heads/topic")
+    assert head is not None
+    assert (head.commit, head.skip) == (newest, True)
 
 
 def test_push_of_a_new_branch(world: World) -> None:
@@ -176,7 +215,7 @@ def test_every_state_has_a_status(state: BuildState) -> None:
         shown = world.status(commit, "albatros")
     assert shown is not None
     assert shown[0] in {"pending", "success", "failure", "error"}
-    assert (shown[0] == "success") == (state is BuildState.SUCCEEDED)
+    assert (shown[0] == "success") == (state in {BuildState.SUCCEEDED, BuildState.SKIPPED})
 
 
 def test_status_of_an_unknown_commit_is_refused(world: World) -> None:
@@ -331,7 +370,7 @@ def test_every_state_is_a_word_of_the_forge(fake: FakeWorld, state: BuildState) 
         fake.forge.post_status("alba", "hello", status)
     shown = fake.status(commit, "albatros")
     assert shown is not None
-    assert (shown[0] == "success") == (state is BuildState.SUCCEEDED)
+    assert (shown[0] == "success") == (state in {BuildState.SUCCEEDED, BuildState.SKIPPED})
 
 
 def test_a_repo_without_any_commit_has_no_heads(fake: FakeWorld) -> None:

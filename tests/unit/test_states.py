@@ -13,7 +13,7 @@ MACHINES: dict[type[StrEnum], dict[str, str]] = {
     BuildState: {
         "waiting_approval": "queued cancelled superseded",
         "queued": "evaluating failed errored cancelled superseded",
-        "evaluating": "queued running failed errored cancelled superseded",
+        "evaluating": "queued running skipped failed errored cancelled superseded",
         "running": "publishing succeeded failed errored cancelled superseded",
         "publishing": "succeeded failed errored cancelled superseded",
     },
@@ -77,7 +77,7 @@ def test_open_states_are_those_that_are_no_end() -> None:
 
 def test_infrastructure_is_never_the_commits_fault() -> None:
     commits_fault = {"build_failed", "evaluation_failed", "publication_failed", "timeout", "silent", "oom"}
-    persons_wish = {"cancelled", "superseded"}
+    persons_wish = {"cancelled", "superseded", "skipped"}
     assert {str(reason) for reason in states.INFRASTRUCTURE_REASONS} == set(
         states.Reason
     ) - commits_fault - persons_wish

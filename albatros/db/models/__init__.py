@@ -14,7 +14,7 @@ from albatros.db.models.images import (
     RepoBlob,
     TagHead,
 )
-from albatros.db.models.inbox import Delivery, RefHead, Repo
+from albatros.db.models.inbox import Delivery, RefHead, Repo, Schedule
 from albatros.db.models.server import Counter, Event, Person, Secret, StatusReport, Token
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "RefHead",
     "Repo",
     "RepoBlob",
+    "Schedule",
     "Secret",
     "StatusReport",
     "TagHead",

@@ -37,6 +37,14 @@ class Build(Base):
             sqlite_where=text("pull IS NOT NULL"),
         ),
         Index(
+            "ix_builds_open_ref",
+            "repo_id",
+            "ref",
+            "sequence",
+            postgresql_where=text("ended_at IS NULL"),
+            sqlite_where=text("ended_at IS NULL"),
+        ),
+        Index(
             "ix_builds_open", "state", postgresql_where=text("ended_at IS NULL"), sqlite_where=text("ended_at IS NULL")
         ),
     )
@@ -72,6 +80,8 @@ class Build(Base):
     """Unix seconds, as evaluation reported it: `created` of its images."""
     config: Mapped[str | None] = mapped_column(LongText)
     """The `.albatros.toml` in force, as text."""
+    changed_paths: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """What its push changed; None when that is not known."""
     delivery_id: Mapped[int | None] = mapped_column(ForeignKey("deliveries.id"), index=True)
     rerun_of: Mapped[int | None] = mapped_column(ForeignKey("builds.id"), index=True)
     assembled: Mapped[bool] = mapped_column(default=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     ForeignKey,
     Index,
@@ -70,6 +71,19 @@ class Delivery(Base):
     reason: Mapped[str] = mapped_column(LongText, default="")
     """Why it made no Build; empty when it made one."""
     received_at: Mapped[datetime]
+
+
+class Schedule(Base):
+    """A repo's timetable, as its newest evaluated Build of the default branch had it."""
+
+    __tablename__ = "schedules"
+
+    repo_id: Mapped[int] = mapped_column(ForeignKey("repos.id"), primary_key=True)
+    ref: Mapped[str] = mapped_column(String(1024))
+    """The default branch, with the place of the Build that it was read from: an older one changes nothing."""
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    crons: Mapped[list[str]] = mapped_column(JSON)
+    next_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
 class RefHead(Base):

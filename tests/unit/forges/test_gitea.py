@@ -60,6 +60,46 @@ def test_recorded_create_builds_nothing() -> None:
     assert inbound.ignored
 
 
+def push(**changes: object) -> bytes:
+    """The recorded push with other fields, signed."""
+    _, body = recorded("push")
+    return json.dumps({**json.loads(body), "before": "1ac6960ab0d9e50ff417086a05b8b026ec931f3f", **changes}).encode()
+
+
+def test_what_a_push_changes_is_told_by_its_commits() -> None:
+    headers, body = recorded("push")
+    assert FORGE.parse(headers, body).moves[0].paths is None, "a new branch changes what it is compared with"
+    assert FORGE.parse(headers, push()).moves[0].paths == ("b.txt",)
+    several = [{"added": ["new"]}, {"removed": ["old"], "modified": ["a/b"], "added": None}]
+    (move,) = FORGE.parse(headers, push(commits=several, total_commits=2)).moves
+    assert move.paths == ("a/b", "new", "old")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"total_commits": 6},
+        {"total_commits": None},
+        {"commits": []},
+        {"commits": None},
+        {"commits": [{"added": [1]}]},
+        {"commits": [{"added": ["x" * 70_000]}]},
+        {"commits": [{}]},
+    ],
+)
+def test_what_is_not_told_in_full_is_not_known(changes: dict[str, object]) -> None:
+    headers, _ = recorded("push")
+    assert FORGE.parse(headers, push(**changes)).moves[0].paths is None
+
+
+def test_a_message_that_asks_for_no_build() -> None:
+    headers, body = recorded("push")
+    assert not FORGE.parse(headers, body).moves[0].skip
+    asking = with_field(body, ("head_commit", "message"), "docs\n\n[skip ci]\n")
+    (move,) = FORGE.parse(headers, asking).moves
+    assert (move.skip, move.title) == (True, "docs")
+
+
 PULL = Pull(
     number=1,
     ref="refs/pull/1/head",
