@@ -156,6 +156,12 @@ def upsert_repo(session: Session, forge: str, info: RepoInfo) -> Repo:
     return repo
 
 
+def hide_repo(session: Session, forge: str, info: RepoInfo) -> None:
+    """Take a Repo that is known for a private one."""
+    known = (Repo.forge == forge, Repo.owner == info.owner, Repo.name == info.name)
+    session.execute(update(Repo).where(*known).values(private=True))
+
+
 def repo_row(forge: str, info: RepoInfo) -> dict[str, object]:
     """The row of a repo that nobody has built yet."""
     return {

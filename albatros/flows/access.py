@@ -140,9 +140,13 @@ class Roles:
         except ForgeUnavailableError as error:
             if kept is not None and age < OLD_SECONDS and not now:
                 return kept.permission
+            log.warning(
+                "a forge cannot be asked what a person may do",
+                forge=person.forge, repo=f"{owner}/{name}", person=person.login, error=error.detail,
+            )  # fmt: skip
+            # Without the repo's name and what the forge said of it: they may not be allowed to know of it.
             raise ForgeUnavailableError(
-                f"{person.forge} cannot be asked what {person.login} may do in {owner}/{name}: {error.detail}; "
-                "come back when it answers"
+                f"{person.forge} cannot be asked what {person.login} may do there; come back when it answers"
             ) from None
         with self._lock:
             self._answers[key] = _Answer(permission, self._clock())

@@ -16,14 +16,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from albatros.db.heads import Confirmed, insert_head
-from albatros.db.inbox import upsert_repo
+from albatros.db.inbox import hide_repo, upsert_repo
 from albatros.db.models import RefHead, Repo
 from albatros.db.session import Database
 from albatros.db.writer import Writer
 from albatros.domain.inbound import Head, HeadMoved, Inbound, Pull, PullAction, PullEvent, RepoInfo
 from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, matches_any, pull_number
 from albatros.domain.states import Trigger
-from albatros.errors import AlbatrosError, DatabaseUnavailableError, ForgeError, ForgeUnavailableError
+from albatros.errors import AlbatrosError, DatabaseUnavailableError, ForgeError, ForgeUnavailableError, NotFoundError
 from albatros.flows import pulls, receive
 from albatros.flows.allowed import globs_of, is_allowed
 from albatros.forges.base import ForgeAdapter
@@ -106,6 +106,7 @@ def _reconcile_repo(
     settings: Settings, database: Database, writer: Writer, forge: ForgeAdapter, listed: RepoInfo
 ) -> list[int]:
     known = _read_known(database, forge.name, listed)
+    info = _describe(writer, forge, listed)
     heads = forge.heads(listed.owner, listed.name)
     strangers = {pull.ref: pull for pull in forge.open_pulls(listed.owner, listed.name) if pull.from_fork}
     there = {**heads, **{ref: pull.commit for ref, pull in strangers.items()}}
@@ -113,7 +114,6 @@ def _reconcile_repo(
     gone = [ref for ref, (commit, _) in known.heads.items() if commit is not None and ref not in there]
     if known.complete and not moved and not gone:
         return []
-    info = forge.describe(listed.owner, listed.name)
     changed = [ref for ref in moved if ref in heads]
     closed = [ref for ref in gone if pull_number(ref) is not None]
     gone = [ref for ref in gone if ref not in closed]
@@ -131,6 +131,19 @@ def _reconcile_repo(
     if not known.complete:
         _record_old(writer, forge.name, info, old)
     return builds
+
+
+def _describe(writer: Writer, forge: ForgeAdapter, listed: RepoInfo) -> RepoInfo:
+    """A repo as the forge has it now: whether it is private must not wait for the next push. Raises as `describe`."""
+    try:
+        info = forge.describe(listed.owner, listed.name)
+    except NotFoundError:
+        # What the forge does not show us any more is for nobody else to see here.
+        receive.commit(writer, lambda session: hide_repo(session, forge.name, listed))
+        raise
+    if info != listed:
+        receive.commit(writer, lambda session: upsert_repo(session, forge.name, info))
+    return info
 
 
 def _read_known(database: Database, forge: str, info: RepoInfo) -> _Known:

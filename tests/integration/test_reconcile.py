@@ -159,3 +159,21 @@ def test_repos_that_may_not_build_are_not_looked_at(watch: Watch) -> None:
     with watch.database.write() as session:
         session.execute(update(Repo).where(Repo.owner == "eve").values(allowed=True))
     assert len(watch.look().builds) == 1
+
+
+def test_a_repo_that_became_private_or_is_gone_is_hidden_without_a_push(watch: Watch) -> None:
+    def private() -> dict[str, bool]:
+        with watch.database.read() as session:
+            return {repo.name: repo.private for repo in session.scalars(select(Repo))}
+
+    watch.forge.add("alba/gone", main=B)
+    watch.look()
+    assert private() == {"hello": False, "gone": False}
+    watch.forge.infos["alba/hello"] = RepoInfo("alba", "hello", private=True, default_branch="main")
+    del watch.forge.infos["alba/gone"]
+    watch.forge.fails = ForgeUnavailableError("down")
+    watch.look()
+    assert private() == {"hello": False, "gone": False}
+    watch.forge.fails = None
+    assert watch.look().builds == []
+    assert private() == {"hello": True, "gone": True}

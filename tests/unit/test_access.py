@@ -117,7 +117,7 @@ def test_while_the_forge_is_away_an_answer_counts_up_to_its_age(roles: Roles, pe
     clock.seconds = OLD_SECONDS - 1
     assert roles.may(INES, KEYS, Scope.READ)
     clock.seconds = OLD_SECONDS
-    with pytest.raises(ForgeUnavailableError, match="what ines may do in alba/keys"):
+    with pytest.raises(ForgeUnavailableError, match="home cannot be asked what ines may do there"):
         roles.may(INES, KEYS, Scope.READ)
 
 

@@ -345,9 +345,18 @@ def test_a_forge_that_is_away_is_told_in_a_sentence(guarded: Api) -> None:
     guarded.people.go_away()
     answer = person.get(f"/api/v1/builds/{guarded.seeded.private}")
     assert answer.status_code == 502
-    assert "cannot be asked what reader may do in alba/keys" in answer.json()["detail"]
+    assert "cannot be asked what reader may do there" in answer.json()["detail"]
     assert person.get(f"/api/v1/builds/{guarded.seeded.published}").status_code == 200
     assert person.get(f"/builds/{guarded.seeded.running}").status_code == 200
+
+
+def test_a_forge_that_is_away_tells_no_name_of_a_hidden_repo(guarded: Api) -> None:
+    guarded.people.go_away()
+    for client in clients(guarded, ACTORS[1]):
+        for path in (f"/api/v1/builds/{guarded.seeded.private}", "/api/v1/builds", "/api/v1/repos", "/", "/repos"):
+            answer = client.get(path)
+            assert answer.status_code == 502, path
+            assert "keys" not in answer.text, path
 
 
 def test_a_token_for_one_repo_is_for_no_other(guarded: Api) -> None:
