@@ -36,6 +36,8 @@ class Person:
     id: int
     forge: str
     login: str
+    subject: str
+    """The forge's own id of them: names change hands."""
 
     def __str__(self) -> str:
         return f"{self.forge}/{self.login}"

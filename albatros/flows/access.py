@@ -72,7 +72,7 @@ class Roles:
         self._public = public
         self._clock = clock
         self._lock = threading.Lock()
-        self._answers: OrderedDict[tuple[str, str, str, str], _Answer] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, ...], _Answer] = OrderedDict()
 
     def may(self, who: Who, repo: NamedRepo, needed: Scope) -> bool:
         """True when `who` may do in `repo` what `needed` says. Raises ForgeUnavailableError when nobody can tell."""
@@ -129,7 +129,7 @@ class Roles:
 
     def permission(self, person: Person, owner: str, name: str, *, now: bool = False) -> Permission:
         """What the forge lets a person do with a repo; `now` asks at this moment. Raises ForgeUnavailableError."""
-        key = (person.forge, person.login.casefold(), owner, name)
+        key = (person.forge, person.subject, person.login.casefold(), owner, name)
         with self._lock:
             kept = self._answers.get(key)
         age = self._clock() - kept.at if kept is not None else 0.0
@@ -160,7 +160,7 @@ class Roles:
         if forge is None:
             return Permission.NONE
         try:
-            return forge.permission(owner, name, person.login)
+            return forge.permission(owner, name, person.login, person.subject)
         except ForgeUnavailableError:
             raise
         except ForgeError as error:

@@ -50,8 +50,11 @@ class Permission(StrEnum):
 class Permissions(Protocol):
     """A forge that knows people."""
 
-    def permission(self, owner: str, name: str, login: str) -> Permission:
-        """What a person may do with a repo now; NONE when either is not there. Raises as the methods of a Forge do."""
+    def permission(self, owner: str, name: str, login: str, subject: str = "") -> Permission:
+        """What a person may do with a repo now; NONE when either is not there. Raises as the methods of a Forge do.
+
+        `subject` is the forge's own id of them, where it is known: somebody else who got their login since has NONE.
+        """
         ...
 
 

@@ -110,7 +110,13 @@ class GitForge:
         fields = (status_word(status.state), status.description, status.target_url)
         write_line(self.directory(owner, name), status.commit, status.context, fields)
 
-    def permission(self, owner: str, name: str, login: str) -> Permission:  # noqa: ARG002 - the protocol's
+    def permission(
+        self,
+        owner: str,  # noqa: ARG002 - the protocol's
+        name: str,  # noqa: ARG002 - the protocol's
+        login: str,  # noqa: ARG002 - the protocol's
+        subject: str = "",  # noqa: ARG002 - the protocol's
+    ) -> Permission:
         """NONE: a bare repository knows users of its machine, and Albatros does not know which of them a login is."""
         return Permission.NONE
 

@@ -109,9 +109,12 @@ class GiteaForge:
         found = self._api.get(f"{repo_path(owner, name)}/{kind}/{quote(short, safe='/')}")
         return _read_head(payload.as_object(found))
 
-    def permission(self, owner: str, name: str, login: str) -> Permission:
+    def permission(self, owner: str, name: str, login: str, subject: str = "") -> Permission:
         found = self._api.get(f"{repo_path(owner, name)}/collaborators/{quote(login, safe='')}/permission")
-        return _PERMISSIONS.get(str(payload.as_object(found).get("permission")), Permission.NONE)
+        answer = payload.as_object(found)
+        if subject and str(payload.child(answer, "user").get("id")) != subject:
+            return Permission.NONE
+        return _PERMISSIONS.get(str(answer.get("permission")), Permission.NONE)
 
     def pull(self, owner: str, name: str, number: int) -> Pull | None:
         found = self._api.get(f"{repo_path(owner, name)}/pulls/{number}")

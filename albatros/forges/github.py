@@ -133,9 +133,12 @@ class GithubForge:
         author = author or payload.text(payload.child(said, "author"), "name")
         return Head(commit, author, payload.text(said, "message"), payload.asks(said))
 
-    def permission(self, owner: str, name: str, login: str) -> Permission:
+    def permission(self, owner: str, name: str, login: str, subject: str = "") -> Permission:
         found = self._api.get(f"{_repo_path(owner, name)}/collaborators/{quote(login, safe='')}/permission")
-        said = payload.text(payload.as_object(found), "permission")
+        answer = payload.as_object(found)
+        if subject and str(payload.child(answer, "user").get("id")) != subject:
+            return Permission.NONE
+        said = payload.text(answer, "permission")
         return Permission(said) if said in list(Permission) else Permission.NONE
 
     def pull(self, owner: str, name: str, number: int) -> Pull | None:

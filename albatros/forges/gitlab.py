@@ -120,7 +120,7 @@ class GitlabForge:
             return None
         return Head(sha, payload.text(commit, "author_name"), payload.text(commit, "title"), payload.asks(commit))
 
-    def permission(self, owner: str, name: str, login: str) -> Permission:
+    def permission(self, owner: str, name: str, login: str, subject: str = "") -> Permission:
         if not login or len(login) > MAX_LOGIN:
             return Permission.NONE
         project = self._api.get(_project_path(owner, name))
@@ -130,7 +130,7 @@ class GitlabForge:
         people = self._api.get(f"/users?username={quote(login, safe='')}")
         found = [payload.as_object(one) for one in people] if isinstance(people, list) else []
         ids = [one.get("id") for one in found if str(one.get("username")).casefold() == login.casefold()]
-        if len(ids) != 1 or not isinstance(ids[0], int):
+        if len(ids) != 1 or not isinstance(ids[0], int) or subject not in {"", str(ids[0])}:
             return Permission.NONE
         member = payload.as_object(self._api.get(f"{_project_path(owner, name)}/members/all/{ids[0]}"))
         level = member.get("access_level")

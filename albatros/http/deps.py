@@ -145,7 +145,7 @@ def _who_is(context: AppContext, row: Row, scope: Scope = Scope.ADMIN) -> Who:
     """A person, while the forge that they logged in with is configured and they still have their name there."""
     if row.forge not in context.permissions or not row.login:
         return NOBODY
-    person = Person(row.id, row.forge, row.login)
+    person = Person(row.id, row.forge, row.login, row.subject)
     return Who(row.login, scope, person, operator=is_operator(context.settings, person))
 
 

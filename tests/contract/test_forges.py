@@ -362,6 +362,13 @@ def test_the_forge_says_what_a_person_may_do(fake: FakeWorld) -> None:
     assert fake.forge.permission("alba", "nothing", "a-read") is Permission.NONE
 
 
+def test_a_login_that_is_somebody_elses_by_now_may_nothing(fake: FakeWorld) -> None:
+    fake.repo.private = True
+    fake.repo.people = {"ines": "maintainer" if "gitlab" in fake.event_header else "admin"}
+    assert fake.forge.permission("alba", "hello", "ines", "1") is Permission.ADMIN
+    assert fake.forge.permission("alba", "hello", "ines", "2") is Permission.NONE
+
+
 @pytest.mark.parametrize("state", list(BuildState))
 def test_every_state_is_a_word_of_the_forge(fake: FakeWorld, state: BuildState) -> None:
     commit = fake.commit("first")

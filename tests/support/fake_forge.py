@@ -30,6 +30,13 @@ class FakeRepo:
     """Webhooks that a test delivery was asked of."""
     made_hooks: int = 0
 
+    def collaborator(self, login: str) -> tuple[int, object]:
+        """What Gitea and GitHub answer of a person; ids count from 1."""
+        if login not in self.people:
+            return 404, {"message": "no user"}
+        who = {"id": list(self.people).index(login) + 1, "login": login}
+        return 200, {"permission": self.people[login], "user": who}
+
 
 @dataclass
 class FakeForge:

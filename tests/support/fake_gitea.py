@@ -30,8 +30,7 @@ class FakeGitea(FakeForge):
         if kind in {"hooks", "statuses"}:
             return _hooks(repo, method, item, query, body) if kind == "hooks" else self._post_status(repo, item, body)
         if kind == "collaborators":
-            login = item.removesuffix("/permission")
-            return (200, {"permission": repo.people[login]}) if login in repo.people else (404, {"message": "no user"})
+            return repo.collaborator(item.removesuffix("/permission"))
         if kind == "pulls" and item:
             number = int(item)
             return (200, repo.pulls[number]) if number in repo.pulls else (404, {"message": "not found"})

@@ -35,8 +35,7 @@ class FakeGithub(FakeForge):
         if kind == "statuses":
             return self._post_status(repo, item, body) if method == "POST" else (404, None)
         if kind == "collaborators":
-            login = item.removesuffix("/permission")
-            return (200, {"permission": repo.people[login]}) if login in repo.people else (404, {"message": "no user"})
+            return repo.collaborator(item.removesuffix("/permission"))
         if kind == "commits":
             return self._commit(repo, item)
         if kind == "pulls" and item:

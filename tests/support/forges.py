@@ -59,7 +59,7 @@ class MemoryForge:
         commit = self.refs.get(f"{owner}/{name}", {}).get(ref)
         return Head(commit, "alba", "a title") if commit is not None else None
 
-    def permission(self, owner: str, name: str, login: str) -> Permission:
+    def permission(self, owner: str, name: str, login: str, subject: str = "") -> Permission:
         self._ask(f"permission {owner}/{name} {login}")
         return self.people.get(login, Permission.NONE)
 

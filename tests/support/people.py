@@ -17,14 +17,18 @@ class FakePeople:
     """Permissions by `OWNER/NAME` and login; who is not in it has none."""
 
     given: dict[tuple[str, str], Permission] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+    """Whose a login is that changed hands."""
     trouble: ForgeError | None = None
     """Raised for every question."""
     asked: list[tuple[str, str]] = field(default_factory=list)
 
-    def permission(self, owner: str, name: str, login: str) -> Permission:
+    def permission(self, owner: str, name: str, login: str, subject: str = "") -> Permission:
         self.asked.append((f"{owner}/{name}", login))
         if self.trouble is not None:
             raise self.trouble
+        if subject != self.ids.get(login, f"id-of-{login}"):
+            return Permission.NONE
         return self.given.get((f"{owner}/{name}", login), Permission.NONE)
 
     def go_away(self) -> None:

@@ -15,7 +15,7 @@ from tests.support.people import FakePeople
 KEYS = Unseen("home", "alba", "keys")
 HELLO = Unseen("home", "alba", "hello", private=False)
 ELSEWHERE = Unseen("work", "alba", "hello", private=False)
-INES = Who("ines", Scope.ADMIN, Person(1, "home", "ines"))
+INES = Who("ines", Scope.ADMIN, Person(1, "home", "ines", "id-of-ines"))
 SERVERS = Who("a script", Scope.ADMIN, token=True)
 
 
@@ -133,7 +133,7 @@ def test_what_is_hidden_is_told_as_what_is_not_there(roles: Roles, people: FakeP
         roles.check(INES, None, Scope.READ, "build 7")
     assert hidden.value.detail == missing.value.detail
     people.given["alba/keys", "ada"] = Permission.READ
-    ada = Who("ada", Scope.ADMIN, Person(2, "home", "ada"))
+    ada = Who("ada", Scope.ADMIN, Person(2, "home", "ada", "id-of-ada"))
     with pytest.raises(ForbiddenError, match="needs write on alba/keys"):
         roles.check(ada, KEYS, Scope.WRITE, "build 7")
 

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -59,9 +60,13 @@ def test_a_person_of_gitea_sees_a_private_repo_when_it_lets_them_in(
     gitea: GiteaServer, forge: GiteaForge, ines: str
 ) -> None:
     repo = Unseen("home", ADMIN, repo_of(gitea, private=True))
-    who = Who(ines, Scope.ADMIN, Person(1, "home", ines))
+    told = gitea.api("GET", f"/users/{ines}")
+    assert isinstance(told, dict)
+    who = Who(ines, Scope.ADMIN, Person(1, "home", ines, str(told["id"])))
     assert not Roles({"home": forge}, public=True).may(who, repo, Scope.READ)
     gitea.api("PUT", f"/repos/{ADMIN}/{repo.name}/collaborators/{ines}", {"permission": "write"})
     roles = Roles({"home": forge}, public=True)
     assert roles.may(who, repo, Scope.WRITE)
     assert not roles.may(who, repo, Scope.ADMIN)
+    before = replace(who, person=Person(1, "home", ines, "9999"))
+    assert not roles.may(before, repo, Scope.READ), "the login was somebody else's before"

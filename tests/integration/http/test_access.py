@@ -373,3 +373,14 @@ def test_somebody_who_got_a_name_that_was_anothers_is_not_them(guarded: Api) -> 
         people.logged_in(session, "home", "somebody-else", "Reader")
     assert person.get(f"/api/v1/builds/{guarded.seeded.private}").status_code == 404
     assert guarded.with_token(new_token()).get("/api/v1/builds").status_code == 401
+
+
+def test_a_name_that_changed_hands_on_the_forge_alone_opens_nothing_either(guarded: Api) -> None:
+    people_of, path = guarded.people, f"/api/v1/builds/{guarded.seeded.private}"
+    squatter = guarded.with_token(token_of(guarded.context.database, "newcomer", Scope.ADMIN))
+    people_of.given["alba/keys", "newcomer"] = Permission.ADMIN
+    people_of.ids["newcomer"] = "id-of-somebody-else"
+    assert squatter.get(path).status_code == 404
+    people_of.ids.clear()
+    guarded.context.roles._answers.clear()
+    assert squatter.get(path).status_code == 200
