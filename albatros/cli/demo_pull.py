@@ -9,11 +9,13 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, cast
 
 from albatros.domain.platforms import from_system
 from albatros.domain.references import RegistryUrl
 from albatros.errors import AlbatrosError, ImageError
 from albatros.images.model import Image, PlatformManifest
+from albatros.images.streams import Reader, unpacked
 from albatros.images.verify import read_config, read_published, verify_platform
 from albatros.registries.base import Registry
 from albatros.registries.opening import open_registry
@@ -55,16 +57,25 @@ def _unpack(registry: Registry, name: str, manifest: PlatformManifest, directory
         raise ImageError(f"the image of {manifest.platform} has no entrypoint to run")
     wanted = str(entrypoint[0]).lstrip("/")
     for layer in manifest.layers:
-        with registry.open_blob(name, layer.blob) as stream, tarfile.open(fileobj=stream, mode="r|gz") as archive:
-            for member in archive:
-                content = archive.extractfile(member) if member.name.lstrip("./") == wanted else None
-                if content is not None:
-                    program = directory / "program"
-                    program.write_bytes(content.read())
-                    program.chmod(0o755)
-                    directory.chmod(0o755)
-                    return program
+        with registry.open_blob(name, layer.blob) as stream:
+            content = _find(unpacked(stream), wanted)
+        if content is not None:
+            program = directory / "program"
+            program.write_bytes(content)
+            program.chmod(0o755)
+            directory.chmod(0o755)
+            return program
     raise ImageError(f"no layer of {manifest.platform} holds {wanted}")
+
+
+def _find(tar: Reader, wanted: str) -> bytes | None:
+    """The bytes of one file of a layer. Not by tarfile's own `r|gz`, which ends after the first gzip member."""
+    with tarfile.open(fileobj=cast("IO[bytes]", tar), mode="r|") as archive:
+        for member in archive:
+            content = archive.extractfile(member) if member.name.lstrip("./") == wanted else None
+            if content is not None:
+                return content.read()
+    return None
 
 
 def _run(program: Path) -> str:
