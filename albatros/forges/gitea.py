@@ -60,7 +60,7 @@ class GiteaForge:
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> None:
         name = f"{self._prefix}-Signature"
-        payload.check_signature(self._secret, headers.get(name.lower(), ""), body, name)
+        payload.check_repo_signature(self._secret, headers.get(name.lower(), ""), body, name)
 
     def parse(self, headers: Mapping[str, str], body: bytes) -> Inbound:
         delivery = payload.required_header(headers, f"{self._prefix}-Delivery", payload.MAX_ID)

@@ -48,7 +48,8 @@ class GiteaHooks:
 
     def ensure(self, owner: str, name: str, url: str) -> Hook:
         old = self._pointing_here(owner, name, url)
-        config = {"url": url, "content_type": JSON, "secret": self._secret}
+        secret = payload.secret_of_repo(self._secret, f"{owner}/{name}")
+        config = {"url": url, "content_type": JSON, "secret": secret}
         hook = {"type": self._kind.value, "config": config, "events": list(EVENTS), "active": True}
         self._api.post(self._path(owner, name), hook)
         for one in old:

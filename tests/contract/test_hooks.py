@@ -1,8 +1,10 @@
 """One suite for every forge whose webhooks can be managed: bare repositories, and Gitea, real and as faked."""
 
+import hashlib
+import hmac
 import urllib.error
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,7 +14,9 @@ from pydantic import SecretStr
 from albatros.errors import ForgeError, ForgeUnavailableError, NotFoundError
 from albatros.forges.base import Hooks, HookState
 from albatros.forges.git_hooks import GitHooks
+from albatros.forges.gitea import GiteaForge
 from albatros.forges.gitea_hooks import EVENTS, GiteaHooks
+from albatros.forges.payload import secret_of_repo
 from albatros.settings import ForgeKind
 from tests.services.gitea_server import GiteaServer
 from tests.support.fake_gitea import FakeGitea, FakeRepo, fake_gitea
@@ -271,6 +275,9 @@ def test_a_real_gitea_signs_with_the_secret_that_was_set_again(gitea: GiteaServe
         before.close()
         assert hooks.ring("alba", "hello", listener.url)
         headers, body = listener.take()
-        assert headers["x-gitea-signature"] == sign(body)
+        wanted = hmac.new(secret_of_repo(SECRET, "alba/hello").encode(), body, hashlib.sha256).hexdigest()
+        assert headers["x-gitea-signature"] == wanted != sign(body)
+        with closing(GiteaForge(old)) as forge:
+            forge.verify(headers, body)
         assert headers["x-gitea-event"] == "push"
         hooks.close()

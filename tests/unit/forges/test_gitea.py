@@ -1,5 +1,7 @@
 """Gitea: recorded webhooks, payloads with anything in any place, and an API that misbehaves."""
 
+import hashlib
+import hmac
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,10 +15,11 @@ from pydantic import SecretStr
 
 from albatros.domain.inbound import Command, CommentCommand, HeadMoved, Pull, PullAction, PullEvent, RepoInfo
 from albatros.domain.states import BuildState, Trigger
-from albatros.errors import BadInputError, ForgeError, ForgeUnavailableError, NotFoundError
+from albatros.errors import BadInputError, ForgeError, ForgeUnavailableError, NotFoundError, UnauthorizedError
 from albatros.forges import rest
 from albatros.forges.base import CommitStatus, Permission
 from albatros.forges.gitea import GiteaForge
+from albatros.forges.payload import secret_of_repo
 from albatros.settings import ForgeKind, ForgeSettings
 from tests.support.fake_gitea import FakeGitea, FakeRepo, fake_gitea
 
@@ -44,6 +47,24 @@ def recorded(name: str) -> tuple[dict[str, str], bytes]:
 @pytest.mark.parametrize("name", ["push", "create", "pull_request"])
 def test_recorded_signatures_hold(name: str) -> None:
     FORGE.verify(*recorded(name))
+
+
+def test_the_secret_of_a_repo_signs_for_that_repo_alone() -> None:
+    """Gitea's pages show the secret of a webhook to every administrator of its repo."""
+    shown = secret_of_repo("s3cret", "alba/hello")
+
+    def signed(body: bytes) -> tuple[dict[str, str], bytes]:
+        return {"x-gitea-signature": hmac.new(shown.encode(), body, hashlib.sha256).hexdigest()}, body
+
+    _, body = recorded("push")
+    FORGE.verify(*signed(body))
+    for full_name in ("alba/keys", "Alba/hello", "", 7, None):
+        repository = {**json.loads(body)["repository"], "full_name": full_name}
+        with pytest.raises(UnauthorizedError):
+            FORGE.verify(*signed(push(repository=repository)))
+    for other in (b"{", b"[]", b"[" * 100_000, b"{}", b"\xff"):
+        with pytest.raises(UnauthorizedError):
+            FORGE.verify(*signed(other))
 
 
 def test_recorded_push() -> None:
