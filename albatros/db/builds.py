@@ -6,14 +6,16 @@ from collections import Counter as Tally
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import Executable, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
+from albatros.db.many import insert_rows, is_among
 from albatros.db.models import Build, Event, Job, Repo
 from albatros.db.outbox import AGGREGATE, DueStatus, StatusWish, put_statuses
 from albatros.db.session import now
-from albatros.db.upsert import table_of
+from albatros.db.upsert import dialect_of, table_of
 from albatros.domain.states import BuildState, JobKind, JobState, Reason, Trigger, is_end
 from albatros.errors import ConflictError, OverloadedError
 
@@ -21,14 +23,18 @@ _OPEN_BUILDS = "open_builds"
 _ASK_APPROVAL = "waits: a person with write access comments /approve {}"
 """Short enough that the commit is still whole in a commit status."""
 _REPOS, _BUILDS = table_of(Repo), table_of(Build)
-_TAKE_NUMBERS = (
-    update(_REPOS)
-    .where(_REPOS.c.id.in_(bindparam("repos", expanding=True)))
-    .values(next_number=_REPOS.c.next_number + bindparam("count"))
-    .returning(_REPOS.c.id, _REPOS.c.next_number)
-)
 _INSERT_BUILD = insert(_BUILDS).returning(_BUILDS.c.id, _BUILDS.c.repo_id, _BUILDS.c.number)
 _INSERT_JOB, _INSERT_EVENT = insert(table_of(Job)), insert(table_of(Event))
+
+
+@cache
+def _take_of(dialect: str) -> Executable:
+    return (
+        update(_REPOS)
+        .where(is_among(dialect, _REPOS.c.id, "repos"))
+        .values(next_number=_REPOS.c.next_number + bindparam("count"))
+        .returning(_REPOS.c.id, _REPOS.c.next_number)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +101,8 @@ def create_builds(session: Session, wanted: Sequence[tuple[int, NewBuild]]) -> S
     made = _insert_builds(session, wanted, at)
     jobs = [_evaluation_of(build, at) for build in made if not build.new.skip]
     if jobs:
-        session.execute(_INSERT_JOB, jobs)
-    session.execute(_INSERT_EVENT, [_event_of(build, at) for build in made])
+        insert_rows(session, _INSERT_JOB, jobs)
+    insert_rows(session, _INSERT_EVENT, [_event_of(build, at) for build in made])
     put_statuses(session, [_status_of(build) for build in made])
     return [build.id for build in made]
 
@@ -112,8 +118,9 @@ class _Made:
 def _insert_builds(session: Session, wanted: Sequence[tuple[int, NewBuild]], at: datetime) -> Sequence[_Made]:
     numbers = _take_numbers(session, Tally(repo_id for repo_id, _ in wanted))
     numbered = [(repo_id, next(numbers[repo_id]), new) for repo_id, new in wanted]
-    rows = session.execute(_INSERT_BUILD, [_row_of(repo_id, number, new, at) for repo_id, number, new in numbered])
-    ids = {(repo_id, number): build_id for build_id, repo_id, number in rows}
+    rows = [_row_of(repo_id, number, new, at) for repo_id, number, new in numbered]
+    inserted = insert_rows(session, _INSERT_BUILD, rows)
+    ids = {(repo_id, number): build_id for build_id, repo_id, number in inserted}
     return [_Made(ids[repo_id, number], repo_id, number, new) for repo_id, number, new in numbered]
 
 
@@ -122,7 +129,7 @@ def _take_numbers(session: Session, counts: Mapping[int, int]) -> Mapping[int, I
     taken: dict[int, Iterator[int]] = {}
     for count in set(counts.values()):
         repos = sorted(repo_id for repo_id, wanted in counts.items() if wanted == count)
-        for repo_id, after in session.execute(_TAKE_NUMBERS, {"repos": repos, "count": count}):
+        for repo_id, after in session.execute(_take_of(dialect_of(session)), {"repos": repos, "count": count}):
             taken[repo_id] = iter(range(after - count, after))
     return taken
 

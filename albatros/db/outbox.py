@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 
-from sqlalchemy import Executable, or_, select, update
+from sqlalchemy import Insert, or_, select, update
 from sqlalchemy.orm import Session
 
+from albatros.db.many import insert_rows
 from albatros.db.models import StatusReport
 from albatros.db.queue import changed
 from albatros.db.session import now
@@ -48,7 +49,7 @@ class DueStatus:
 
 
 @cache
-def _put(dialect: str) -> Executable:
+def _put(dialect: str) -> Insert:
     statement = insert_into(dialect, table_of(StatusReport))
     known, newest = table_of(StatusReport).c, statement.excluded
     kept = ("build_id", "state", "description", "target_path", "tries", "error", "next_try_at")
@@ -65,9 +66,10 @@ def put_status(session: Session, repo_id: int, commit: str, build_id: int, wish:
 
 
 def put_statuses(session: Session, due: Sequence[DueStatus]) -> None:
-    """Make statuses due as `put_status` does, each of another commit or context."""
+    """Make statuses due as `put_status` does; of two of one commit and context, the newer Build's."""
     at = now()
-    session.execute(_put(dialect_of(session)), [_row_of(status, at) for status in due])
+    newest = {(one.repo_id, one.commit, one.wish.context): one for one in sorted(due, key=lambda one: one.build_id)}
+    insert_rows(session, _put(dialect_of(session)), [_row_of(status, at) for status in newest.values()])
 
 
 def _row_of(due: DueStatus, at: datetime) -> dict[str, object]:

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import Executable, bindparam, insert, select, tuple_, update
+from sqlalchemy import Insert, bindparam, insert, update
 from sqlalchemy.orm import Session
 
 from albatros.db.builds import check_room, create_builds
 from albatros.db.heads import KnownHead
 from albatros.db.inbox import Arrival, Recorded, build_of, delivery_row, repo_row
+from albatros.db.many import find_rows, insert_rows
 from albatros.db.models import Build, Delivery, RefHead, Repo
 from albatros.db.queue import changed
 from albatros.db.session import now
@@ -25,15 +26,13 @@ from albatros.domain.inbound import HeadMoved, Inbound, RepoInfo
 
 RepoKey = tuple[str, str, str]
 _REPOS, _DELIVERIES, _HEADS, _BUILDS = table_of(Repo), table_of(Delivery), table_of(RefHead), table_of(Build)
-_FIND_REPOS = select(_REPOS).where(
-    tuple_(_REPOS.c.forge, _REPOS.c.owner, _REPOS.c.name).in_(bindparam("keys", expanding=True))
-)
-_FIND_HEADS = select(_HEADS.c.repo_id, _HEADS.c.ref, _HEADS.c.id, _HEADS.c.commit, _HEADS.c.sequence).where(
-    tuple_(_HEADS.c.repo_id, _HEADS.c.ref).in_(bindparam("keys", expanding=True)), _HEADS.c.flavor == ""
-)
-_FIND_BUILT = select(_BUILDS.c.repo_id, _BUILDS.c.ref, _BUILDS.c.commit).where(
-    tuple_(_BUILDS.c.repo_id, _BUILDS.c.commit).in_(bindparam("keys", expanding=True))
-)
+_REPO_KEY = _REPOS.c.forge, _REPOS.c.owner, _REPOS.c.name
+_REPO = (*_REPO_KEY, _REPOS.c.id, _REPOS.c.private, _REPOS.c.default_branch, _REPOS.c.allowed)
+_HEAD_KEY = _HEADS.c.repo_id, _HEADS.c.ref
+_HEAD = (*_HEAD_KEY, _HEADS.c.id, _HEADS.c.commit, _HEADS.c.sequence)
+_NO_FLAVOR = _HEADS.c.flavor == ""
+_BUILT_KEY = _BUILDS.c.repo_id, _BUILDS.c.commit
+_BUILT = _BUILDS.c.repo_id, _BUILDS.c.ref, _BUILDS.c.commit
 _INSERT_DELIVERIES = insert(_DELIVERIES).returning(_DELIVERIES.c.id, _DELIVERIES.c.forge, _DELIVERIES.c.delivery_id)
 _INSERT_HEADS = insert(_HEADS)
 _MOVE_HEADS = (
@@ -44,7 +43,7 @@ _MOVE_HEADS = (
 
 
 @cache
-def _insert_repos(dialect: str) -> Executable:
+def _insert_repos(dialect: str) -> Insert:
     return insert_into(dialect, _REPOS).on_conflict_do_nothing(index_elements=["forge", "owner", "name"])
 
 
@@ -101,7 +100,7 @@ def _with_repos(session: Session, arrivals: Sequence[Arrival]) -> Sequence[_Push
     missing = sorted(infos.keys() - found.keys())
     if missing:
         rows = [repo_row(forge, info) for (forge, _, _), info in ((key, infos[key]) for key in missing) if info]
-        session.execute(_insert_repos(dialect_of(session)), rows)
+        insert_rows(session, _insert_repos(dialect_of(session)), rows)
         found |= _find_repos(session, {key: infos[key] for key in missing})
     pushes = []
     for arrival in arrivals:
@@ -123,7 +122,7 @@ def _repo_key(arrival: Arrival) -> RepoKey:
 def _find_repos(session: Session, infos: Mapping[RepoKey, RepoInfo | None]) -> dict[RepoKey, tuple[int, bool]]:
     """The ids of those that are known, and whether each was allowed; NotPlainError when the forge says news of one."""
     found = {}
-    for row in session.execute(_FIND_REPOS, {"keys": list(infos)}):
+    for row in find_rows(session, _REPO, _REPO_KEY, list(infos)):
         key = row.forge, row.owner, row.name
         info = infos[key]
         if info is None or (info.private, info.default_branch) != (row.private, row.default_branch):
@@ -135,22 +134,21 @@ def _find_repos(session: Session, infos: Mapping[RepoKey, RepoInfo | None]) -> d
 def _find_plain_heads(session: Session, pushes: Sequence[_Push]) -> Mapping[tuple[int, str], KnownHead]:
     """The heads that are known of the refs. Raises NotPlainError when one of them is not where its push begins."""
     by_key = {push.key: push for push in pushes}
-    rows = session.execute(_FIND_HEADS, {"keys": list(by_key)})
+    rows = find_rows(session, _HEAD, _HEAD_KEY, list(by_key), _NO_FLAVOR)
     heads = {(repo_id, ref): KnownHead(*head) for repo_id, ref, *head in rows}
     follow = [push for push in pushes if push.key in heads]
     if len(by_key) < len(pushes) or any(heads[push.key].commit != push.move.before for push in follow):
         raise NotPlainError
     if follow:
         new = {(push.repo_id, push.move.ref, push.commit) for push in follow}
-        commits = [(push.repo_id, push.commit) for push in follow]
-        if not new.isdisjoint(map(tuple, session.execute(_FIND_BUILT, {"keys": commits}))):
+        commits = list({(push.repo_id, push.commit) for push in follow})
+        if not new.isdisjoint(map(tuple, find_rows(session, _BUILT, _BUILT_KEY, commits))):
             raise NotPlainError
     return heads
 
 
 def _insert_deliveries(session: Session, pushes: Sequence[_Push]) -> Mapping[tuple[str, str], int]:
-    rows = [delivery_row(push.arrival, push.repo_id) for push in pushes]
-    inserted = session.execute(_INSERT_DELIVERIES, rows)
+    inserted = insert_rows(session, _INSERT_DELIVERIES, [delivery_row(push.arrival, push.repo_id) for push in pushes])
     return {(forge, delivery_id): row_id for row_id, forge, delivery_id in inserted}
 
 
@@ -168,7 +166,7 @@ def _move_heads(session: Session, pushes: Sequence[_Push], heads: Mapping[tuple[
             guard = {"head_id": head.id, "old": head.sequence}
             moved.append({**guard, "after": push.commit, "new": sequence, "at": at})
     if first:
-        session.execute(_INSERT_HEADS, first)
+        insert_rows(session, _INSERT_HEADS, first)
     if moved and changed(session, _MOVE_HEADS, moved) != len(moved):
         raise NotPlainError
 

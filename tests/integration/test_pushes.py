@@ -4,12 +4,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
+from sqlalchemy.exc import DataError
 
 from albatros.db.heads import HeadsInDoubtError
 from albatros.db.inbox import Arrival, Recorded, record_arrival
+from albatros.db.many import insert_rows
 from albatros.db.models import Build, Delivery, Event, Job, RefHead, Repo, StatusReport
-from albatros.db.session import Database
+from albatros.db.session import Database, now
+from albatros.db.upsert import table_of
 from albatros.domain.inbound import HeadMoved, Inbound, RepoInfo
 from albatros.domain.states import Trigger
 from albatros.errors import OverloadedError
@@ -19,6 +22,7 @@ from tests.integration.test_writer import Gate
 from tests.support.inbox import MAIN, A, B, C, Inbox, settings_with
 
 DEV = "refs/heads/dev"
+BODY = bytes(range(256))
 
 
 def push(delivery: str, repo: str, before: str | None, after: str | None, ref: str = MAIN) -> Inbound:
@@ -31,7 +35,7 @@ def at_once(inbox: Inbox, *pushes: Inbound) -> Sequence[Future[Recorded]]:
     gate = Gate(inbox.writer)
     futures = []
     for inbound in pushes:
-        future = take_push(inbox.settings, inbox.writer, inbox.forge, inbound, b"{}")
+        future = take_push(inbox.settings, inbox.writer, inbox.forge, inbound, BODY)
         assert future is not None
         futures.append(future)
     gate.open()
@@ -102,6 +106,24 @@ def test_a_batch_writes_every_row_of_each_push(inbox: Inbox, alone: list[str]) -
         assert set(shown) == newest, "two pushes of one commit share a status, which shows the newer Build"
 
 
+def test_a_batch_keeps_texts_and_bodies_as_they_are(inbox: Inbox, alone: list[str]) -> None:
+    odd = ["", "NULL", "{}", '{"a",b}', "\\\\ ' \" \\", " edge ", "grün\t→ 🐦", "%s %(x)s :y"]
+    at_once(inbox, *(push(title, f"r{number}", None, A) for number, title in enumerate(odd)))
+    assert alone == []
+    with inbox.database.read() as session:
+        assert list(session.scalars(select(Build.title).order_by(Build.id))) == [f"title {text}" for text in odd]
+        assert set(session.scalars(select(Delivery.delivery_id))) == set(odd)
+        assert set(session.scalars(select(Delivery.body))) == {BODY}
+        assert list(session.scalars(select(Job.attributes))) == [[]] * len(odd)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_text_too_long_for_its_column_is_refused_and_not_cut(database: Database) -> None:
+    row = {"kind": "k" * 65, "data": {}, "created_at": now()}
+    with pytest.raises(DataError), database.write() as session:
+        insert_rows(session, insert(table_of(Event)), [row])
+
+
 @pytest.mark.parametrize(
     ("odd", "outcome"),
     [
@@ -153,4 +175,4 @@ def test_a_batch_over_the_limit_takes_what_there_is_room_for(inbox: Inbox) -> No
 
 def test_what_is_no_single_move_is_left_to_the_longer_way(inbox: Inbox) -> None:
     for inbound in (push("1", "x", A, None), Inbound("2", "push", None), Inbound("3", "push", None, ignored="no")):
-        assert take_push(inbox.settings, inbox.writer, inbox.forge, inbound, b"{}") is None
+        assert take_push(inbox.settings, inbox.writer, inbox.forge, inbound, BODY) is None
