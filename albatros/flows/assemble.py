@@ -38,7 +38,7 @@ from albatros.errors import (
 from albatros.flows import progress
 from albatros.flows.proofs import BuiltFrom, KeptProofs, ProofMaker
 from albatros.images.assemble import AssembleOptions, assemble
-from albatros.images.base import Source
+from albatros.images.base import LayerCache, NullLayerCache, NullSourceMemory, Source, SourceMemory
 from albatros.images.model import Image as OciImage
 from albatros.images.readers.detect import is_image_archive
 from albatros.log import get_logger
@@ -144,7 +144,7 @@ class Assembler:
 
     def _assemble_one(self, build: Build, plan: PlannedImage) -> _Assembled:
         parts = self._parts(plan)
-        cache, memory = RepoLayerCache(self._database, build.repo_id), RepoSourceMemory(self._database, build.repo_id)
+        cache, memory = self._remembered(build)
         made: dict[Platform, BuiltFrom] = {}
         by_label = {part.attribute: BuiltFrom(part.attribute, part.artifact) for part in parts}
         options = replace(self._options(build), made=lambda label, platform: made.update({platform: by_label[label]}))
@@ -155,6 +155,12 @@ class Assembler:
             raise ImageError(f"image {plan.config.name} has no {names}, which .albatros.toml asks for")
         proofs = self._proofs.make(build, plan.config.name, image, made)
         return _Assembled(plan, image, proofs, destinations(plan, _origin(build), self._rules()))
+
+    def _remembered(self, build: Build) -> tuple[LayerCache, SourceMemory]:
+        """What the Repo's earlier Builds found out; a stranger's Build neither adds to it nor learns from it."""
+        if not build.trusted:
+            return NullLayerCache(), NullSourceMemory()
+        return RepoLayerCache(self._database, build.repo_id), RepoSourceMemory(self._database, build.repo_id)
 
     def _parts(self, plan: PlannedImage) -> list[_Part]:
         with self._database.read() as session:

@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 import pytest
 from sqlalchemy import select, update
 
-from albatros.db.models import Build, ImageBlob, RepoBlob
+from albatros.db.models import Build, CachedLayer, ImageBlob, ReadSource, RepoBlob
 from albatros.db.session import Database
 from albatros.domain.references import Digest, RegistryUrl, digest_of
 from albatros.domain.states import BuildState, Reason
@@ -144,6 +144,14 @@ def test_an_output_that_did_not_change_is_not_read_again(database: Database, tmp
     published = read_published(hub(world), "hello", "latest")
     for manifest in published.manifests:
         verify_platform(hub(world), "hello", manifest)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_strangers_build_adds_nothing_to_what_the_repo_remembers(world: World, trusted: bool) -> None:
+    assembled(world, trusted=trusted)
+    with world.database.read() as session:
+        rows = [*session.scalars(select(CachedLayer)), *session.scalars(select(ReadSource))]
+    assert bool(rows) == trusted
 
 
 @pytest.mark.parametrize(
