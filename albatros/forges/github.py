@@ -13,10 +13,9 @@ from urllib.parse import quote, urlsplit
 
 from albatros.domain.inbound import Head, Inbound, Pull, PullAction, RepoInfo
 from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, is_commit, is_ref, one_line, pull_number
-from albatros.domain.states import BuildState
 from albatros.errors import BadInputError, ForgeError, NotFoundError, UnauthorizedError
 from albatros.forges import payload, pulls
-from albatros.forges.base import CloneSource, CommitStatus, Permission
+from albatros.forges.base import CloneSource, CommitStatus, Permission, status_word
 from albatros.forges.rest import RestClient
 from albatros.settings import ForgeSettings
 
@@ -39,19 +38,6 @@ _ACTIONS = {
     "closed": PullAction.CLOSED,
     "labeled": PullAction.LABELLED,
     "unlabeled": PullAction.LABELLED,
-}
-_WORDS = {
-    BuildState.WAITING_APPROVAL: "pending",
-    BuildState.QUEUED: "pending",
-    BuildState.EVALUATING: "pending",
-    BuildState.RUNNING: "pending",
-    BuildState.PUBLISHING: "pending",
-    BuildState.SUCCEEDED: "success",
-    BuildState.FAILED: "failure",
-    BuildState.ERRORED: "error",
-    BuildState.CANCELLED: "error",
-    BuildState.SUPERSEDED: "error",
-    BuildState.SKIPPED: "success",
 }
 
 
@@ -155,7 +141,7 @@ class GithubForge:
 
     def post_status(self, owner: str, name: str, status: CommitStatus) -> None:
         body = {
-            "state": _WORDS[status.state],
+            "state": status_word(status.state),
             "context": context_of(status.context),
             "description": status.description,
             "target_url": status.target_url,
