@@ -214,5 +214,5 @@ _WORDS = {
 
 
 def status_word(state: BuildState) -> str:
-    """The word of Gitea's commit-status API for a state (`CommitStatusState` in its modules/commitstatus), and of GitHub's."""
+    """The word of Gitea's and GitHub's commit-status API for a state (Gitea: `CommitStatusState`)."""
     return _WORDS[state]
