@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from albatros.errors import AlbatrosError
-from albatros.settings import ForgeKind
 
 if TYPE_CHECKING:
     from albatros.db.models import Repo
@@ -63,6 +62,8 @@ def check(loaded: Settings, forge: ForgeSettings, hooks: Hooks | None) -> Iterat
 
 def _address(loaded: Settings, forge: ForgeSettings) -> Iterator[tuple[Verdict, str]]:
     """What is wrong with `server.url`, seen from the forge."""
+    from albatros.settings import ForgeKind
+
     url, there = urlsplit(loaded.base_url), urlsplit(forge.url).hostname or ""
     if forge.kind is ForgeKind.GIT or _is_local(there):
         return

@@ -34,6 +34,7 @@ def forge(site: Api) -> Iterator[FakeOAuth]:
             "oauth_client_secret": CLIENT_SECRET,
         }
         site.people.given["alba/keys", server.login] = Permission.READ
+        site.people.ids[server.login] = str(server.subject)
         with closing(OAuthLogin(ForgeSettings.model_validate(settings))) as login:
             object.__setattr__(site.context, "logins", {"home": login})
             yield server

@@ -46,6 +46,7 @@ def site(api: Api, forge: FakeOAuth) -> Iterator[Api]:
             "oauth_client_secret": CLIENT_SECRET,
         }
     )
+    api.people.ids[forge.login] = str(forge.subject)
     with closing(OAuthLogin(settings)) as login:
         object.__setattr__(api.context, "logins", {"home": login})
         yield api
