@@ -11,4 +11,5 @@ pytest_plugins = [
     "tests.services.registry",
     "tests.services.gitea_server",
     "tests.services.garage",
+    "tests.services.nomad",
 ]

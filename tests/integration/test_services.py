@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import json
 import urllib.error
 import urllib.request
 import uuid
@@ -13,8 +14,10 @@ import pytest
 
 from tests.services.garage import BUCKET, REGION, GarageServer
 from tests.services.gitea_server import ADMIN, GiteaServer
+from tests.services.nomad import NomadServer, start_cluster, wait_for
 from tests.services.postgres import USER, PostgresCluster
 from tests.services.registry import RegistryServer, Request, start_registry
+from tests.tools import needs
 
 
 def _status(request: str | urllib.request.Request) -> int:
@@ -91,6 +94,39 @@ def test_garage_stores_for_its_key_only_and_serves_the_bucket_to_anyone(garage: 
         assert answer.read() == b"hello"
     stranger = urllib.request.Request(f"{garage.web}/{name}", headers={"Host": "other.web.localhost"})
     assert _status(stranger) == HTTPStatus.NOT_FOUND
+
+
+def _batch_job(name: str, script: str) -> dict[str, object]:
+    task = {"Name": "main", "Driver": "raw_exec", "Config": {"command": "/bin/sh", "args": ["-c", script]}}
+    group = {"Name": "main", "Tasks": [{**task, "Resources": {"CPU": 20, "MemoryMB": 16}}]}
+    return {"Job": {"ID": name, "Type": "batch", "Datacenters": ["*"], "TaskGroups": [group]}}
+
+
+def _states(nomad: NomadServer, job: str) -> list[str]:
+    return [alloc["ClientStatus"] for alloc in json.loads(nomad.call("GET", f"/v1/job/{job}/allocations?all=true")[1])]
+
+
+def test_a_nomad_dev_agent_runs_a_job_and_knows_no_acls(nomad_dev: NomadServer) -> None:
+    name = f"t-{uuid.uuid4()}"
+    assert nomad_dev.call("POST", "/v1/jobs", _batch_job(name, "exit 0"))[0] == HTTPStatus.OK
+    wait_for(lambda: _states(nomad_dev, name) == ["complete"], nomad_dev.agents["dev"].home / "log")
+    assert json.loads(nomad_dev.call("GET", "/v1/acl/token/self")[1])["AccessorID"] == "acls-disabled"
+
+
+@needs("nomad")
+def test_a_nomad_client_that_reboots_runs_its_task_again_in_the_same_allocation() -> None:
+    with start_cluster(acl=True, clients=1) as nomad:
+        log = nomad.agents["server"].home / "log"
+        assert nomad.call("POST", "/v1/jobs", _batch_job("again", "exec sleep 1000"))[0] == HTTPStatus.OK
+        wait_for(lambda: _states(nomad, "again") == ["running"], log)
+        nomad.agents["client-1"].reboot()
+
+        def started_twice() -> bool:
+            (alloc,) = json.loads(nomad.call("GET", "/v1/job/again/allocations?all=true")[1])
+            events = [event["Type"] for event in alloc["TaskStates"]["main"]["Events"]]
+            return events.count("Started") == 2
+
+        wait_for(started_twice, log)
 
 
 def _signed_put(server: GarageServer, path: str, body: bytes) -> urllib.request.Request:
