@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from albatros.db.many import insert_rows, is_among
 from albatros.db.models import Build, Event, Job, Repo
-from albatros.db.outbox import AGGREGATE, DueStatus, StatusWish, put_statuses
+from albatros.db.outbox import DueStatus, StatusWish, aggregate_of, put_statuses
 from albatros.db.session import now
 from albatros.db.upsert import dialect_of, table_of
 from albatros.domain.states import BuildState, JobKind, JobState, Reason, Trigger, is_end
@@ -67,9 +67,11 @@ class NewBuild:
         return self.needs_approval and not self.approved_by
 
 
-def trusted_build(session: Session, repo_id: int, commit: str) -> int | None:
-    """The number of a Build of a commit by somebody who may push."""
+def trusted_build(session: Session, repo_id: int, commit: str, flavor: str | None = None) -> int | None:
+    """The number of a Build of a commit by somebody who may push, in one flavor or any."""
     trusted = select(Build.number).where(Build.repo_id == repo_id, Build.commit == commit, Build.trusted.is_(True))
+    if flavor is not None:
+        trusted = trusted.where(Build.flavor == flavor)
     return session.scalar(trusted.limit(1))
 
 
@@ -196,7 +198,7 @@ def _event_of(build: _Made, at: datetime) -> dict[str, object]:
 
 def _status_of(build: _Made) -> DueStatus:
     text = f"build {build.number} {_first_message(build.new) or 'is queued'}"
-    wish = StatusWish(AGGREGATE, _first_state(build.new), text, f"/builds/{build.id}")
+    wish = StatusWish(aggregate_of(build.new.flavor), _first_state(build.new), text, f"/builds/{build.id}")
     return DueStatus(build.repo_id, build.new.commit, build.id, wish)
 
 

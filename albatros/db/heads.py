@@ -51,13 +51,16 @@ class HeadsInDoubtError(Exception):
 
 
 _FIND = select(_HEADS.c.id, _HEADS.c.commit, _HEADS.c.sequence).where(
-    _HEADS.c.repo_id == bindparam("repo_id"), _HEADS.c.ref == bindparam("ref"), _HEADS.c.flavor == ""
+    _HEADS.c.repo_id == bindparam("repo_id"),
+    _HEADS.c.ref == bindparam("ref"),
+    _HEADS.c.flavor == bindparam("flavor"),
 )
 _WAS_BUILT = select(
     exists().where(
         _BUILDS.c.repo_id == bindparam("repo_id"),
         _BUILDS.c.commit == bindparam("commit"),
         _BUILDS.c.ref == bindparam("ref"),
+        _BUILDS.c.flavor == bindparam("flavor"),
     )
 )
 _MOVE = (
@@ -74,47 +77,49 @@ def _insert(dialect: str) -> Executable:
     return statement.returning(_HEADS.c.id)
 
 
-def find_head(session: Session, repo_id: int, ref: str) -> KnownHead | None:
-    """A ref's head as it stands in the database now."""
-    row = session.execute(_FIND, {"repo_id": repo_id, "ref": ref}).one_or_none()
+def find_head(session: Session, repo_id: int, ref: str, flavor: str = "") -> KnownHead | None:
+    """A ref's head in one flavor, as it stands in the database now."""
+    row = session.execute(_FIND, {"repo_id": repo_id, "ref": ref, "flavor": flavor}).one_or_none()
     return KnownHead(*row) if row is not None else None
 
 
-def insert_head(session: Session, repo_id: int, ref: str, commit: str) -> bool:
+def insert_head(session: Session, repo_id: int, ref: str, commit: str, flavor: str = "") -> bool:
     """Record the first head of a ref, with sequence 1; False when another transaction did."""
-    values: dict[str, Any] = {"repo_id": repo_id, "ref": ref, "flavor": "", "commit": commit}
+    values: dict[str, Any] = {"repo_id": repo_id, "ref": ref, "flavor": flavor, "commit": commit}
     made = session.execute(_insert(dialect_of(session)), {**values, "sequence": 1, "updated_at": now()})
     return made.scalar() is not None
 
 
 def raise_doubts(
-    session: Session, repo_id: int, moves: Sequence[HeadMoved], confirmed: Mapping[str, Confirmed]
+    session: Session, repo_id: int, moves: Sequence[HeadMoved], confirmed: Mapping[str, Confirmed], flavor: str = ""
 ) -> None:
     """Raise one HeadsInDoubtError for all the moves that are in doubt, so that the forge is asked in one go."""
     doubts = {}
     for move in moves:
-        head = find_head(session, repo_id, move.ref)
-        if head is not None and _is_doubtful(session, repo_id, head, move, confirmed.get(move.ref)):
+        head = find_head(session, repo_id, move.ref, flavor)
+        if head is not None and _is_doubtful(session, repo_id, head, move, confirmed.get(move.ref), flavor):
             doubts[move.ref] = head.sequence
     if doubts:
         raise HeadsInDoubtError(doubts)
 
 
-def move_head(session: Session, repo_id: int, move: HeadMoved, confirmed: Confirmed | None) -> tuple[int | None, str]:
-    """Move a ref's head: its new sequence, or None and why it stays.
+def move_head(
+    session: Session, repo_id: int, move: HeadMoved, confirmed: Confirmed | None, flavor: str = ""
+) -> tuple[int | None, str]:
+    """Move a ref's head in one flavor: its new sequence, or None and why it stays.
 
     Raises HeadsInDoubtError when the move does not follow from the head known and `confirmed` is not about that head;
     ConflictError when other transactions keep moving it.
     """
     for _ in range(MOVE_TRIES):
-        head = find_head(session, repo_id, move.ref)
+        head = find_head(session, repo_id, move.ref, flavor)
         if head is None:
             if move.after is None:
                 return None, f"{move.ref} was deleted; it was not known"
-            if insert_head(session, repo_id, move.ref, move.after):
+            if insert_head(session, repo_id, move.ref, move.after, flavor):
                 return 1, ""
             continue
-        if why_not := _why_not(session, repo_id, head, move, confirmed):
+        if why_not := _why_not(session, repo_id, head, move, confirmed, flavor):
             return None, why_not
         values = {"head_id": head.id, "old": head.sequence, "new": head.sequence + 1, "after": move.after, "at": now()}
         if session.execute(_MOVE, values).scalar() is not None:
@@ -122,20 +127,25 @@ def move_head(session: Session, repo_id: int, move: HeadMoved, confirmed: Confir
     raise ConflictError(f"{move.ref} is being moved by other servers; send this again")
 
 
-def _is_doubtful(session: Session, repo_id: int, head: KnownHead, move: HeadMoved, confirmed: Confirmed | None) -> bool:
+def _is_doubtful(
+    session: Session, repo_id: int, head: KnownHead, move: HeadMoved, confirmed: Confirmed | None, flavor: str
+) -> bool:
     """True for a move that may be a replay or out of order, unless the forge was asked since the head moved."""
     if head.commit == move.after or (confirmed is not None and confirmed.sequence == head.sequence):
         return False
     if head.commit != move.before or move.after is None:
         return True
-    return bool(session.scalar(_WAS_BUILT, {"repo_id": repo_id, "commit": move.after, "ref": move.ref}))
+    same = {"repo_id": repo_id, "commit": move.after, "ref": move.ref, "flavor": flavor}
+    return bool(session.scalar(_WAS_BUILT, same))
 
 
-def _why_not(session: Session, repo_id: int, head: KnownHead, move: HeadMoved, confirmed: Confirmed | None) -> str:
+def _why_not(
+    session: Session, repo_id: int, head: KnownHead, move: HeadMoved, confirmed: Confirmed | None, flavor: str
+) -> str:
     """Why a known head does not follow a move; empty when it does. Raises HeadsInDoubtError."""
     if head.commit == move.after:
         return f"{move.ref} is already known at {move.after}" if move.after else f"{move.ref} is already deleted"
-    if _is_doubtful(session, repo_id, head, move, confirmed):
+    if _is_doubtful(session, repo_id, head, move, confirmed, flavor):
         raise HeadsInDoubtError({move.ref: head.sequence})
     if confirmed is None or confirmed.sequence != head.sequence:
         return ""

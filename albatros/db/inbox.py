@@ -77,38 +77,40 @@ def note_reason(session: Session, arrival: Arrival, reason: str) -> None:
 
 def _follow_moves(session: Session, repo_id: int, delivery_id: int, arrival: Arrival) -> tuple[tuple[int, ...], str]:
     """The ids of the Builds made; without any, why there is none."""
-    moves = arrival.inbound.moves
+    moves, flavor = arrival.inbound.moves, arrival.inbound.flavor
     if len(moves) > 1:
-        raise_doubts(session, repo_id, moves, arrival.confirmed)
+        raise_doubts(session, repo_id, moves, arrival.confirmed, flavor)
     builds: list[int] = []
     reasons: list[str] = []
     for move in moves:
-        sequence, why_not = move_head(session, repo_id, move, arrival.confirmed.get(move.ref))
+        sequence, why_not = move_head(session, repo_id, move, arrival.confirmed.get(move.ref), flavor)
         if sequence is None or move.after is None:
             reasons.append(why_not)
-            _link_pull(session, repo_id, move)
+            _link_pull(session, repo_id, move, flavor)
             continue
         # A stranger's Build must not hide the commit status of one by somebody who may push.
-        if move.pull is not None and not move.trusted and (number := trusted_build(session, repo_id, move.after)):
+        stranger = move.pull is not None and not move.trusted
+        if stranger and (number := trusted_build(session, repo_id, move.after, flavor)):
             reasons.append(f"{move.after} is built already, as build {number}")
             continue
         check_room(session, arrival.queued_builds)
         # Of a head that was not where the push began, or that the forge was asked about, more has changed than it says.
         follows = sequence > 1 and move.ref not in arrival.confirmed
-        new = build_of(move, move.after, sequence, delivery_id, follows=follows)
+        new = build_of(move, move.after, sequence, delivery_id, follows=follows, flavor=flavor)
         builds.append(create_build(session, repo_id, new))
     return tuple(builds), "" if builds else "; ".join(reasons)
 
 
-def _link_pull(session: Session, repo_id: int, move: HeadMoved) -> None:
+def _link_pull(session: Session, repo_id: int, move: HeadMoved, flavor: str) -> None:
     """Have the Build that a push made of a pull request's head know of the pull request."""
     if move.pull is None or move.after is None:
         return
-    same = (Build.repo_id == repo_id, Build.ref == move.ref, Build.commit == move.after, Build.pull.is_(None))
+    of_head = (Build.repo_id == repo_id, Build.ref == move.ref, Build.flavor == flavor)
+    same = (*of_head, Build.commit == move.after, Build.pull.is_(None))
     session.execute(update(Build).where(*same).values(pull=move.pull.number, head_label=move.pull.label))
 
 
-def build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int, *, follows: bool) -> NewBuild:
+def build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int, *, follows: bool, flavor: str) -> NewBuild:
     """What a move to a commit has built; `follows` when it began at the head that was known."""
     pull = move.pull
     return NewBuild(
@@ -116,6 +118,7 @@ def build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int, *, f
         commit=commit,
         sequence=sequence,
         trigger=move.trigger,
+        flavor=flavor,
         trusted=move.trusted,
         author=move.author,
         title=move.title,

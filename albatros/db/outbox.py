@@ -28,6 +28,11 @@ CONTEXT_LENGTH = 255
 DESCRIPTION_LENGTH = 140
 
 
+def aggregate_of(flavor: str) -> str:
+    """The context that a Build of a flavor has on its commit; those of its parts begin with it and `/`."""
+    return f"{AGGREGATE}:{flavor}" if flavor else AGGREGATE
+
+
 @dataclass(frozen=True, slots=True)
 class StatusWish:
     """What a commit should show under one context."""

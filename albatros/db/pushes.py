@@ -25,14 +25,14 @@ from albatros.db.upsert import dialect_of, insert_into, table_of
 from albatros.domain.inbound import HeadMoved, Inbound, RepoInfo
 
 RepoKey = tuple[str, str, str]
+HeadKey = tuple[int, str, str]
 _REPOS, _DELIVERIES, _HEADS, _BUILDS = table_of(Repo), table_of(Delivery), table_of(RefHead), table_of(Build)
 _REPO_KEY = _REPOS.c.forge, _REPOS.c.owner, _REPOS.c.name
 _REPO = (*_REPO_KEY, _REPOS.c.id, _REPOS.c.private, _REPOS.c.default_branch, _REPOS.c.allowed)
-_HEAD_KEY = _HEADS.c.repo_id, _HEADS.c.ref
+_HEAD_KEY = _HEADS.c.repo_id, _HEADS.c.ref, _HEADS.c.flavor
 _HEAD = (*_HEAD_KEY, _HEADS.c.id, _HEADS.c.commit, _HEADS.c.sequence)
-_NO_FLAVOR = _HEADS.c.flavor == ""
 _BUILT_KEY = _BUILDS.c.repo_id, _BUILDS.c.commit
-_BUILT = _BUILDS.c.repo_id, _BUILDS.c.ref, _BUILDS.c.commit
+_BUILT = _BUILDS.c.repo_id, _BUILDS.c.ref, _BUILDS.c.flavor, _BUILDS.c.commit
 _INSERT_DELIVERIES = insert(_DELIVERIES).returning(_DELIVERIES.c.id, _DELIVERIES.c.forge, _DELIVERIES.c.delivery_id)
 _INSERT_HEADS = insert(_HEADS)
 _MOVE_HEADS = (
@@ -61,8 +61,8 @@ class _Push:
     repo_id: int
 
     @property
-    def key(self) -> tuple[int, str]:
-        return self.repo_id, self.move.ref
+    def key(self) -> HeadKey:
+        return self.repo_id, self.move.ref, self.arrival.inbound.flavor
 
 
 def may_be_plain(inbound: Inbound) -> bool:
@@ -86,7 +86,8 @@ def record_pushes(session: Session, arrivals: Sequence[Arrival]) -> Sequence[Rec
     for push in pushes:
         delivery_id = deliveries[push.arrival.forge, push.arrival.inbound.delivery_id]
         sequence = _sequence_after(heads.get(push.key))
-        new = build_of(push.move, push.commit, sequence, delivery_id, follows=push.key in heads)
+        flavor = push.arrival.inbound.flavor
+        new = build_of(push.move, push.commit, sequence, delivery_id, follows=push.key in heads, flavor=flavor)
         builds.append((push.repo_id, new))
     check_room(session, arrivals[0].queued_builds, len(builds))
     ids = create_builds(session, builds)
@@ -131,16 +132,16 @@ def _find_repos(session: Session, infos: Mapping[RepoKey, RepoInfo | None]) -> d
     return found
 
 
-def _find_plain_heads(session: Session, pushes: Sequence[_Push]) -> Mapping[tuple[int, str], KnownHead]:
+def _find_plain_heads(session: Session, pushes: Sequence[_Push]) -> Mapping[HeadKey, KnownHead]:
     """The heads that are known of the refs. Raises NotPlainError when one of them is not where its push begins."""
     by_key = {push.key: push for push in pushes}
-    rows = find_rows(session, _HEAD, _HEAD_KEY, list(by_key), _NO_FLAVOR)
-    heads = {(repo_id, ref): KnownHead(*head) for repo_id, ref, *head in rows}
+    rows = find_rows(session, _HEAD, _HEAD_KEY, list(by_key))
+    heads = {(repo_id, ref, flavor): KnownHead(*head) for repo_id, ref, flavor, *head in rows}
     follow = [push for push in pushes if push.key in heads]
     if len(by_key) < len(pushes) or any(heads[push.key].commit != push.move.before for push in follow):
         raise NotPlainError
     if follow:
-        new = {(push.repo_id, push.move.ref, push.commit) for push in follow}
+        new = {(*push.key, push.commit) for push in follow}
         commits = list({(push.repo_id, push.commit) for push in follow})
         if not new.isdisjoint(map(tuple, find_rows(session, _BUILT, _BUILT_KEY, commits))):
             raise NotPlainError
@@ -152,7 +153,7 @@ def _insert_deliveries(session: Session, pushes: Sequence[_Push]) -> Mapping[tup
     return {(forge, delivery_id): row_id for row_id, forge, delivery_id in inserted}
 
 
-def _move_heads(session: Session, pushes: Sequence[_Push], heads: Mapping[tuple[int, str], KnownHead]) -> None:
+def _move_heads(session: Session, pushes: Sequence[_Push], heads: Mapping[HeadKey, KnownHead]) -> None:
     """Record first heads, and move known ones by a guarded UPDATE. Raises NotPlainError when somebody else did."""
     at = now()
     first, moved = [], []
@@ -160,7 +161,8 @@ def _move_heads(session: Session, pushes: Sequence[_Push], heads: Mapping[tuple[
         head = heads.get(push.key)
         sequence = _sequence_after(head)
         if head is None:
-            row = {"repo_id": push.repo_id, "ref": push.move.ref, "flavor": "", "commit": push.commit}
+            repo_id, ref, flavor = push.key
+            row = {"repo_id": repo_id, "ref": ref, "flavor": flavor, "commit": push.commit}
             first.append({**row, "sequence": sequence, "updated_at": at})
         else:
             guard = {"head_id": head.id, "old": head.sequence}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from albatros.domain.refs import is_commit
@@ -134,6 +134,12 @@ class Inbound:
     ignored: str = ""
     pull: PullEvent | None = None
     command: CommentCommand | None = None
+    flavor: str = ""
+    """What the webhook's address asks to have built of the commit; each flavor has heads of its own."""
+
+    def of_flavor(self, flavor: str) -> Inbound:
+        """The same for a flavor: a forge may give what it sends to several addresses one id."""
+        return replace(self, flavor=flavor, delivery_id=f"{self.delivery_id}?flavor={flavor}") if flavor else self
 
 
 def read_command(text: str) -> tuple[Command, str] | None:

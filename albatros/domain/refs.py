@@ -20,6 +20,7 @@ MAX_NAME = 100
 MAX_PARTS = 3
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_FLAVOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
 _PULL = re.compile(r"refs/(?:pull|merge-requests)/([1-9][0-9]{0,9})/(?:head|merge)", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
 # Control characters, space, and what git itself gives a meaning to.
@@ -54,6 +55,15 @@ def read_bound(text: str) -> RepoFilter:
     if text and (len(parts) > MAX_PARTS or not all(_is_name(part) for part in parts)):
         raise BadInputError(f"{one_line(text, 80)!r} names no repos: give FORGE, FORGE/OWNER or FORGE/OWNER/NAME")
     return RepoFilter(*parts)
+
+
+def check_flavor(text: str) -> str:
+    """A flavor as it is; empty is the plain one. Raises BadInputError."""
+    if text and not _FLAVOR.fullmatch(text):
+        raise BadInputError(
+            f"{one_line(text, 40)!r} is no flavor: at most 32 lower-case letters, digits, '-' and '_', such as nightly"
+        )
+    return text
 
 
 def is_commit(text: str) -> bool:

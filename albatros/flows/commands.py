@@ -66,10 +66,12 @@ def obey(session: Session, arrival: Arrival) -> Recorded:
 
 
 def _approve(session: Session, builds: list[Build], command: CommentCommand) -> str:
-    for build in builds:
-        if build.state is BuildState.WAITING_APPROVAL and build.commit == command.commit:
-            approve_locked(session, build, by=command.author)
-            return f"build {build.number} was approved by {command.author}"
+    waiting = [build for build in builds if build.state is BuildState.WAITING_APPROVAL]
+    meant = [build for build in waiting if build.commit == command.commit]
+    for build in meant:
+        approve_locked(session, build, by=command.author)
+    if meant:
+        return f"build {', '.join(str(build.number) for build in meant)} was approved by {command.author}"
     return f"no build of pull request {command.pull} waits for approval of {command.commit}"
 
 
@@ -89,7 +91,8 @@ def _rerun(
 ) -> tuple[tuple[int, ...], str]:
     if not builds:
         return (), f"pull request {command.pull} has no build yet"
-    newest = builds[0]
-    if not is_end(newest.state):
-        return (), f"build {newest.number} has not ended: /cancel it first, or wait"
-    return (build_again(session, newest, queued_builds),), f"asked by {command.author}"
+    newest = {build.flavor: build for build in reversed(builds)}.values()
+    running = next((build for build in newest if not is_end(build.state)), None)
+    if running is not None:
+        return (), f"build {running.number} has not ended: /cancel it first, or wait"
+    return tuple(build_again(session, build, queued_builds) for build in newest), f"asked by {command.author}"

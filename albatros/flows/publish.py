@@ -191,7 +191,8 @@ class Publisher:
             if head is not None and _is_newer(session, head, build):
                 return False
             head = head or TagHead(registry_name=row.registry_name, name=row.name, tag=row.tag, repo_id=build.repo_id)
-            head.ref, head.sequence, head.digest, head.updated_at = build.ref, build.sequence, row.image.digest, now()
+            head.ref, head.flavor, head.sequence = build.ref, build.flavor, build.sequence
+            head.digest, head.updated_at = row.image.digest, now()
             session.add(head)
             return True
 
@@ -241,11 +242,11 @@ def _own_names(session: Session, row: Publication) -> list[str]:
 
 
 def _is_newer(session: Session, head: TagHead, build: Build) -> bool:
-    """Whether the tag was last moved for a newer Build: of the same ref by its sequence, of another by its number."""
-    if head.ref == build.ref:
+    """Whether the tag was last moved for a newer Build: of the same head by its sequence, of another by its number."""
+    if (head.ref, head.flavor) == (build.ref, build.flavor):
         return head.sequence > build.sequence
     of_head = select(func.max(Build.id)).where(Build.repo_id == head.repo_id, Build.ref == head.ref)
-    other = session.scalar(of_head.where(Build.sequence == head.sequence))
+    other = session.scalar(of_head.where(Build.flavor == head.flavor, Build.sequence == head.sequence))
     return other is not None and other > build.id
 
 

@@ -124,7 +124,7 @@ def end_overtaken(session: Session, forge: str, inbound: Inbound) -> None:
         build = queue.lock_build(session, build_id)
         if build is None or build.state is not BuildState.WAITING_APPROVAL:
             continue
-        head = find_head(session, build.repo_id, build.ref)
+        head = find_head(session, build.repo_id, build.ref, build.flavor)
         if head is None or head.commit != build.commit:
             _end(session, build, "the pull request has another head" if head and head.commit else "it was closed")
 

@@ -57,14 +57,19 @@ class Receipt:
 
 
 def receive(
-    settings: Settings, writer: Writer, forge: ForgeAdapter, headers: Mapping[str, str], body: bytes
+    settings: Settings,
+    writer: Writer,
+    forge: ForgeAdapter,
+    headers: Mapping[str, str],
+    body: bytes,
+    flavor: str = "",
 ) -> Receipt:
-    """Take in one webhook; header names are lower case.
+    """Take in one webhook; header names are lower case, `flavor` is what its address says.
 
     Raises UnauthorizedError, BadInputError, OverloadedError or DatabaseUnavailableError; nothing is written then but
     the count of refusals.
     """
-    return take(settings, writer, forge, read(writer, forge, headers, body), body)
+    return take(settings, writer, forge, read(writer, forge, headers, body).of_flavor(flavor), body)
 
 
 def read(writer: Writer, forge: Forge, headers: Mapping[str, str], body: bytes) -> Inbound:

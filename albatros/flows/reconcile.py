@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sqlalchemy import select
@@ -46,11 +46,39 @@ class Reconciled:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """A repo's heads as they are recorded, read before the forge is asked: commit and sequence by ref."""
+class _Heads:
+    """A repo's heads of one flavor as they are recorded: commit and sequence by ref."""
 
-    heads: Mapping[str, tuple[str | None, int]]
+    flavor: str = ""
+    heads: Mapping[str, tuple[str | None, int]] = field(default_factory=dict)
+    older: frozenset[str] = frozenset()
+    """Refs from before the flavor: it has them from the next push on."""
+
+    def of(self, ref: str) -> tuple[str | None, int]:
+        """What is known of a ref."""
+        return self.heads.get(ref, (None, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is recorded of a repo, read before the forge is asked."""
+
+    plain: _Heads
+    flavors: tuple[_Heads, ...]
     complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A repo as its forge has it now."""
+
+    settings: Settings
+    writer: Writer
+    forge: ForgeAdapter
+    info: RepoInfo
+    there: Mapping[str, str]
+    strangers: Mapping[str, Pull]
+    """Open pull requests of forks, by the ref of their heads."""
 
 
 def reconcile(settings: Settings, database: Database, writer: Writer, forges: Mapping[str, ForgeAdapter]) -> Reconciled:
@@ -110,26 +138,32 @@ def _reconcile_repo(
     heads = forge.heads(listed.owner, listed.name)
     strangers = {pull.ref: pull for pull in forge.open_pulls(listed.owner, listed.name) if pull.from_fork}
     there = {**heads, **{ref: pull.commit for ref, pull in strangers.items()}}
-    moved = [ref for ref, commit in there.items() if known.heads.get(ref, (None, 0))[0] != commit]
-    gone = [ref for ref, (commit, _) in known.heads.items() if commit is not None and ref not in there]
-    if known.complete and not moved and not gone:
-        return []
-    changed = [ref for ref in moved if ref in heads]
-    closed = [ref for ref in gone if pull_number(ref) is not None]
-    gone = [ref for ref in gone if ref not in closed]
-    old: dict[str, str] = {}
+    look = _Look(settings, writer, forge, info, there, strangers)
+    plain, old = known.plain, dict[str, str]()
     if not known.complete:
-        wanted = () if known.heads else (BRANCH_PREFIX + info.default_branch,)
-        old = {ref: there[ref] for ref in moved if ref not in known.heads and ref not in wanted}
-    builds: list[int] = []
-    for ref in (*gone, *(ref for ref in changed if ref not in old)):
-        builds += _follow(settings, writer, forge, info, ref, known.heads.get(ref, (None, 0)))
-    found = [pull for ref, pull in strangers.items() if ref in moved and ref not in old]
-    found += [pull for ref in closed if (pull := forge.pull(info.owner, info.name, pull_number(ref) or 0))]
-    for pull in found:
-        builds += _follow_pull(settings, writer, forge, info, pull, known.heads.get(pull.ref, (None, 0)))
+        wanted = () if plain.heads else (BRANCH_PREFIX + info.default_branch,)
+        old = {ref: commit for ref, commit in there.items() if ref not in plain.heads and ref not in wanted}
+    builds = [build for one in known.flavors for build in _follow_all(look, one)]
+    builds += _follow_all(look, replace(plain, older=frozenset(old)))
     if not known.complete:
         _record_old(writer, forge.name, info, old)
+    return builds
+
+
+def _follow_all(look: _Look, known: _Heads) -> list[int]:
+    """Move every head of one flavor to where the forge has it; the ids of the Builds that this made."""
+    info, strangers = look.info, look.strangers
+    moved = [ref for ref, commit in look.there.items() if known.of(ref)[0] != commit and ref not in known.older]
+    gone = [ref for ref, (commit, _) in known.heads.items() if commit is not None and ref not in look.there]
+    closed = [number for ref in gone if (number := pull_number(ref)) is not None]
+    builds: list[int] = []
+    for ref in (*gone, *moved):
+        if ref not in strangers and pull_number(ref) is None:
+            builds += _follow(look, ref, known)
+    found = [strangers[ref] for ref in moved if ref in strangers]
+    found += [pull for number in closed if (pull := look.forge.pull(info.owner, info.name, number))]
+    for pull in found:
+        builds += _follow_pull(look, pull, known)
     return builds
 
 
@@ -150,36 +184,48 @@ def _read_known(database: Database, forge: str, info: RepoInfo) -> _Known:
     with database.read() as session:
         repo = session.scalar(select(Repo).where(Repo.forge == forge, Repo.owner == info.owner, Repo.name == info.name))
         if repo is None:
-            return _Known({}, complete=False)
-        heads = session.scalars(select(RefHead).where(RefHead.repo_id == repo.id, RefHead.flavor == ""))
-        return _Known({head.ref: (head.commit, head.sequence) for head in heads}, repo.heads_known)
+            return _Known(_Heads(), (), complete=False)
+        rows = session.scalars(select(RefHead).where(RefHead.repo_id == repo.id).order_by(RefHead.id)).all()
+    by_flavor: dict[str, list[RefHead]] = {}
+    for row in rows:
+        by_flavor.setdefault(row.flavor, []).append(row)
+    plain = by_flavor.pop("", [])
+    flavors = tuple(_heads(own, plain) for own in by_flavor.values())
+    return _Known(_heads(plain, ()), flavors, repo.heads_known)
 
 
-def _follow(
-    settings: Settings, writer: Writer, forge: ForgeAdapter, info: RepoInfo, ref: str, known: tuple[str | None, int]
-) -> tuple[int, ...]:
+def _heads(own: Sequence[RefHead], plain: Sequence[RefHead]) -> _Heads:
+    """The heads of one flavor; `plain` are those of the repo's refs, whatever is built of them."""
+    heads = {row.ref: (row.commit, row.sequence) for row in own}
+    older = frozenset(row.ref for row in plain if row.ref not in heads and row.id < own[0].id)
+    return _Heads(own[0].flavor if own else "", heads, older)
+
+
+def _follow(look: _Look, ref: str, known: _Heads) -> tuple[int, ...]:
     """Move one head to where the forge has it now; the ids of the Builds that this made."""
-    before, sequence = known
+    before, sequence = known.of(ref)
+    forge, info = look.forge, look.info
     head = forge.head(info.owner, info.name, ref) or Head("")
     after = head.commit or None
     if after == before:
         return ()
     trigger = Trigger.TAG if ref.startswith(TAG_PREFIX) else Trigger.PUSH
     move = HeadMoved(ref, before, after, trigger, head.author, head.title, skip=head.skip)
-    inbound = Inbound(_delivery_id(info, ref, after, sequence), "reconcile", info, (move,))
-    recorded = receive.record(settings, writer, forge, inbound, None, {ref: Confirmed(sequence, after)})
+    inbound = Inbound(_delivery_id(info, ref, after, sequence), "reconcile", info, (move,)).of_flavor(known.flavor)
+    word = {ref: Confirmed(sequence, after)}
+    recorded = receive.record(look.settings, look.writer, forge, inbound, None, word)
     return () if recorded.repeated else recorded.builds
 
 
-def _follow_pull(
-    settings: Settings, writer: Writer, forge: ForgeAdapter, info: RepoInfo, pull: Pull, known: tuple[str | None, int]
-) -> tuple[int, ...]:
+def _follow_pull(look: _Look, pull: Pull, known: _Heads) -> tuple[int, ...]:
     """Move the head of a stranger's pull request; who pushed it is not known, so that it waits for approval."""
     after = pull.commit if pull.open else None
     action = PullAction.NEW_HEAD if pull.open else PullAction.CLOSED
-    delivery = _delivery_id(info, pull.ref, after, known[1])
-    inbound = pulls.decide(forge, Inbound(delivery, "reconcile", info, pull=PullEvent(action, "", pull)))
-    recorded = receive.record(settings, writer, forge, inbound, None, {pull.ref: Confirmed(known[1], after)})
+    sequence = known.of(pull.ref)[1]
+    delivery = _delivery_id(look.info, pull.ref, after, sequence)
+    inbound = Inbound(delivery, "reconcile", look.info, pull=PullEvent(action, "", pull)).of_flavor(known.flavor)
+    word = {pull.ref: Confirmed(sequence, after)}
+    recorded = receive.record(look.settings, look.writer, look.forge, pulls.decide(look.forge, inbound), None, word)
     return () if recorded.repeated else recorded.builds
 
 

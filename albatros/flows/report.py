@@ -1,8 +1,8 @@
 """Commit statuses: what a Build shows on its forge is a row written with the change that made it due, then delivered.
 
-One aggregate, one for each failed Job and one for each Image at each Registry, capped. The last state always wins: a
-row that changed while it was being posted stays due. Posting a state twice is harmless, so a crash between the post
-and its row costs one more post.
+One aggregate for each flavor, one for each failed Job and one for each Image at each Registry, capped. The last state
+always wins: a row that changed while it was being posted stays due. Posting a state twice is harmless, so a crash
+between the post and its row costs one more post.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from albatros.db.events import emit
 from albatros.db.models import Build, Job, Publication, StatusReport
-from albatros.db.outbox import AGGREGATE, StatusWish, claim_status, finish_status, put_status, statuses_of
+from albatros.db.outbox import StatusWish, aggregate_of, claim_status, finish_status, put_status, statuses_of
 from albatros.db.session import Database, now
 from albatros.domain.refs import is_commit
 from albatros.domain.states import BuildState, JobState, PublicationState, is_end
@@ -38,7 +38,7 @@ def request_status(session: Session, build: Build) -> None:
 
     At its end, contexts that an earlier Build of the same commit left behind follow it, so that none goes stale.
     """
-    wish = StatusWish(AGGREGATE, build.state, _describe(build), _page_of(session, build))
+    wish = StatusWish(aggregate_of(build.flavor), build.state, _describe(build), _page_of(session, build))
     put_status(session, build.repo_id, build.commit, build.id, wish)
     if is_end(build.state):
         _settle_left_over(session, build)
@@ -49,7 +49,8 @@ def request_job_status(session: Session, job: Job) -> None:
     name = job.attributes[0] if job.attributes else job.name
     state = BuildState.FAILED if job.state is JobState.FAILED else BuildState.SUCCEEDED
     description = f"{name}: {job.message or job.state}"
-    _put_extra(session, job.build, StatusWish(f"{AGGREGATE}/{name}", state, description, f"/jobs/{job.id}"))
+    context = f"{aggregate_of(job.build.flavor)}/{name}"
+    _put_extra(session, job.build, StatusWish(context, state, description, f"/jobs/{job.id}"))
 
 
 def request_publication_status(session: Session, publication: Publication) -> None:
@@ -68,7 +69,7 @@ def request_publication_status(session: Session, publication: Publication) -> No
         state, description = BuildState.SUCCEEDED, f"published as {names}" if names else "pushed by digest only"
     else:
         state, description = BuildState.PUBLISHING, "publishing"
-    context = f"{AGGREGATE}/{image.name}@{publication.registry_name}"
+    context = f"{aggregate_of(build.flavor)}/{image.name}@{publication.registry_name}"
     _put_extra(session, build, StatusWish(context, state, description, f"/builds/{build.id}"))
 
 
@@ -88,18 +89,25 @@ def _describe(build: Build) -> str:
 
 
 def _put_extra(session: Session, build: Build, wish: StatusWish) -> None:
-    shown = {report.context for report in statuses_of(session, build.repo_id, build.commit)} - {AGGREGATE}
+    shown = {report.context for report in _parts_shown(session, build)}
     if wish.context in shown or len(shown) < MAX_EXTRA_CONTEXTS:
         put_status(session, build.repo_id, build.commit, build.id, wish)
 
 
-def _settle_left_over(session: Session, build: Build) -> None:
+def _parts_shown(session: Session, build: Build) -> list[StatusReport]:
+    """Statuses of the commit for parts of its Builds of this flavor."""
+    own = f"{aggregate_of(build.flavor)}/"
     shown = statuses_of(session, build.repo_id, build.commit)
-    left_over = [report.context for report in shown if report.context != AGGREGATE and report.build_id < build.id]
+    return [report for report in shown if report.context.startswith(own)]
+
+
+def _settle_left_over(session: Session, build: Build) -> None:
+    left_over = [report.context for report in _parts_shown(session, build) if report.build_id < build.id]
     if not left_over:
         return
     jobs = session.execute(select(Job.attributes, Job.state).where(Job.build_id == build.id)).all()
-    done = {f"{AGGREGATE}/{name}" for names, state in jobs if state is JobState.SUCCEEDED for name in names}
+    own = aggregate_of(build.flavor)
+    done = {f"{own}/{name}" for names, state in jobs if state is JobState.SUCCEEDED for name in names}
     for context in left_over:
         state = BuildState.SUCCEEDED if context in done else build.state
         wish = StatusWish(context, state, f"build {build.number}: {state}", f"/builds/{build.id}")

@@ -34,7 +34,7 @@ _log = get_logger(__name__)
 
 def remember(session: Session, build: Build, crons: tuple[str, ...]) -> None:
     """Keep the timetable that a Build of its repo's default branch has."""
-    if not build.trusted or build.ref != BRANCH_PREFIX + build.repo.default_branch:
+    if not build.trusted or build.flavor or build.ref != BRANCH_PREFIX + build.repo.default_branch:
         return
     if crons:
         first = insert(session, Schedule).values(repo_id=build.repo_id, ref=build.ref, sequence=0, crons=[])

@@ -20,11 +20,14 @@ _ENDED = (BuildState.QUEUED, BuildState.EVALUATING, BuildState.RUNNING)
 
 
 def end_older(session: Session, build_ids: Sequence[int]) -> None:
-    """End the older open Builds of these Builds' branches, in the caller's transaction, where their repo wants that."""
+    """End the older open Builds of these Builds' branches, in the caller's transaction, where their repo wants that.
+
+    Each flavor of a branch stands by itself.
+    """
     newer, older = aliased(Build), aliased(Build)
     found = (
         select(newer.id, newer.number, older.id)
-        .join(older, (newer.repo_id == older.repo_id) & (newer.ref == older.ref))
+        .join(older, (newer.repo_id == older.repo_id) & (newer.ref == older.ref) & (newer.flavor == older.flavor))
         .where(newer.id.in_(build_ids), newer.state != BuildState.SKIPPED, newer.ref.startswith(BRANCH_PREFIX))
         .where(older.ended_at.is_(None), older.sequence < newer.sequence, older.state.in_(_ENDED))
         .order_by(older.id)

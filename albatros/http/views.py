@@ -107,6 +107,7 @@ class BuildLine:
     reason: str
     title: str
     ref: RefView
+    flavor: str
     commit: str
     short: str
     author: str
@@ -134,6 +135,7 @@ class HeadLine:
     """A ref of a Repo and where it stands."""
 
     ref: RefView
+    flavor: str
     short: str
     updated: Moment
 
@@ -235,6 +237,7 @@ def build_line(build: Build, jobs: JobCounts, now: datetime, repo: Repo | None =
         reason=explain(build.state, build.reason, build.message),
         title=build.title or f"commit {build.commit[:SHORT_COMMIT]}",
         ref=ref_view(build.ref),
+        flavor=build.flavor,
         commit=build.commit,
         short=build.commit[:SHORT_COMMIT],
         author=build.author,
@@ -266,4 +269,6 @@ def repo_line(row: RepoRow, counts: Mapping[int, JobCounts], now: datetime) -> R
 
 def head_lines(heads: Iterable[RefHead], now: datetime) -> list[HeadLine]:
     """The refs of a Repo."""
-    return [HeadLine(ref_view(h.ref), (h.commit or "")[:SHORT_COMMIT], moment(h.updated_at, now)) for h in heads]
+    return [
+        HeadLine(ref_view(h.ref), h.flavor, (h.commit or "")[:SHORT_COMMIT], moment(h.updated_at, now)) for h in heads
+    ]

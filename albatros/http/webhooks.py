@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from albatros.db.heads import HeadsInDoubtError
 from albatros.db.signals import Topic
+from albatros.domain.refs import check_flavor
 from albatros.errors import (
     AlbatrosError,
     BadInputError,
@@ -93,7 +94,20 @@ router = APIRouter(tags=["webhooks"])
 PREFIX = "/webhooks/"
 
 
-@router.post(PREFIX + "{forge}", status_code=HTTPStatus.ACCEPTED, summary="Take in a forge's webhook")
+_FLAVOR: Mapping[str, object] = {
+    "name": "flavor",
+    "in": "query",
+    "description": "a name for what is to be built of the commit: each is a Build and a commit status of its own",
+    "schema": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,31}$"},
+}
+
+
+@router.post(
+    PREFIX + "{forge}",
+    status_code=HTTPStatus.ACCEPTED,
+    summary="Take in a forge's webhook",
+    openapi_extra={"parameters": [_FLAVOR]},
+)
 async def webhook(forge: str, request: Request) -> JSONResponse:
     """202 with the ids of the Builds made, or none and the reason; 200 with the first answer for the same delivery."""
     context = await context_of(request)
@@ -101,13 +115,14 @@ async def webhook(forge: str, request: Request) -> JSONResponse:
     if configured is None:
         raise NotFoundError("no forge of this name is configured; the webhook's address ends with a name of [[forges]]")
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
+    flavor = _flavor_of(request)
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise BadInputError("only application/json is taken: set the webhook's content type to it in the forge")
     intake = await intake_of(request)
     body = await intake.read(request, headers, context.settings.limits.webhook_bytes)
     try:
-        receipt = await _take_in(context, intake, configured, headers, body)
+        receipt = await _take_in(context, intake, configured, headers, body, flavor)
     except DatabaseUnavailableError:
         # The forge may never send it again; what it tells is found by a look at its heads when the database is back.
         log.warning("a webhook could not be kept; the forge's heads will be compared instead", forge=forge)
@@ -139,13 +154,14 @@ class Shortcut:
 
 
 async def _take_in(
-    context: AppContext, intake: Intake, forge: ForgeAdapter, headers: Mapping[str, str], body: bytes
+    context: AppContext, intake: Intake, forge: ForgeAdapter, headers: Mapping[str, str], body: bytes, flavor: str
 ) -> Receipt:
     writer, settings = context.writer, context.settings
     if forge.reads_disk or len(body) > SMALL_BYTES:
         inbound = await to_thread.run_sync(read, writer, forge, headers, body, limiter=intake.threads)
     else:
         inbound = read(writer, forge, headers, body)
+    inbound = inbound.of_flavor(flavor)
     push = take_push(settings, writer, forge, inbound, body)
     if push is not None:
         try:
@@ -156,6 +172,15 @@ async def _take_in(
         except TimeoutError:
             raise not_committed() from None
     return await to_thread.run_sync(take, settings, writer, forge, inbound, body, limiter=intake.threads)
+
+
+def _flavor_of(request: Request) -> str:
+    if not request.scope["query_string"]:
+        return ""
+    found = request.query_params.getlist("flavor")
+    if len(found) > 1:
+        raise BadInputError("the webhook's address names two flavors; give each a webhook of its own")
+    return check_flavor(found[0]) if found else ""
 
 
 def _announced(headers: Mapping[str, str]) -> int:

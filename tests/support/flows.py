@@ -106,14 +106,16 @@ class World:
             repo.private = private
             return repo.id
 
-    def build(self, repo: str = "hello", *, ref: str = MAIN, sequence: int = 0, trusted: bool = True) -> int:
+    def build(
+        self, repo: str = "hello", *, ref: str = MAIN, sequence: int = 0, trusted: bool = True, flavor: str = ""
+    ) -> int:
         """A queued Build of a new commit, next in its ref unless a sequence is given."""
         repo_id = self.repo(repo)
         with self.database.write() as session:
             newest = select(func.max(Build.sequence)).where(Build.repo_id == repo_id, Build.ref == ref)
-            place = sequence or (session.scalar(newest) or 0) + 1
+            place = sequence or (session.scalar(newest.where(Build.flavor == flavor)) or 0) + 1
             trigger = Trigger.TAG if ref.startswith("refs/tags/") else Trigger.PUSH
-            new = NewBuild(ref=ref, commit=secrets.token_hex(20), sequence=place, trigger=trigger, trusted=trusted)
+            new = NewBuild(ref, secrets.token_hex(20), place, trigger, flavor=flavor, trusted=trusted)
             return create_build(session, repo_id, new)
 
     def dispatch(self) -> "list[Runner]":

@@ -38,16 +38,18 @@ class Inbox:
         self.forge.add("alba/hello")
         self._deliveries = 0
 
-    def send(self, inbound: Inbound, body: bytes = b"{}") -> Receipt:
+    def send(self, inbound: Inbound, body: bytes = b"{}", flavor: str = "") -> Receipt:
         self.forge.inbound = inbound
-        return receive(self.settings, self.writer, self.forge, GOOD, body)
+        return receive(self.settings, self.writer, self.forge, GOOD, body, flavor)
 
-    def deliver(self, before: str | None, after: str | None, ref: str = MAIN, repo: RepoInfo = HELLO) -> Receipt:
+    def deliver(
+        self, before: str | None, after: str | None, ref: str = MAIN, repo: RepoInfo = HELLO, flavor: str = ""
+    ) -> Receipt:
         """A webhook with an id of its own; the forge's heads stay as they are."""
         self._deliveries += 1
         kind = Trigger.TAG if ref.startswith("refs/tags/") else Trigger.PUSH
         move = HeadMoved(ref, before, after, kind, "alba", "a title")
-        return self.send(Inbound(f"d{self._deliveries}", "push", repo, (move,)))
+        return self.send(Inbound(f"d{self._deliveries}", "push", repo, (move,)), flavor=flavor)
 
     def push(self, before: str | None, after: str | None, ref: str = MAIN) -> Receipt:
         """Move the forge's head, and send the webhook of it."""

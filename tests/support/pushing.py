@@ -26,16 +26,18 @@ def image(text: str = "hello", **config: object) -> bytes:
     )
 
 
-def built(world: World, text: str = "hello", *, ref: str = MAIN, sequence: int = 0, trusted: bool = True) -> int:
+def built(
+    world: World, text: str = "hello", *, ref: str = MAIN, sequence: int = 0, trusted: bool = True, flavor: str = ""
+) -> int:
     """A Build whose one image is to be assembled."""
-    build_id = world.build(ref=ref, sequence=sequence, trusted=trusted)
+    build_id = world.build(ref=ref, sequence=sequence, trusted=trusted, flavor=flavor)
     world.built([package("docker")], {"docker": image(text)})
     return build_id
 
 
-def assembled(world: World, text: str = "hello", *, ref: str = MAIN, trusted: bool = True) -> int:
+def assembled(world: World, text: str = "hello", *, ref: str = MAIN, trusted: bool = True, flavor: str = "") -> int:
     """A Build whose image is to be pushed."""
-    build_id = built(world, text, ref=ref, trusted=trusted)
+    build_id = built(world, text, ref=ref, trusted=trusted, flavor=flavor)
     assert world.assemble()
     return build_id
 

@@ -179,6 +179,7 @@ class TagHead(Base):
     tag: Mapped[str] = mapped_column(String(128), primary_key=True)
     repo_id: Mapped[int] = mapped_column(ForeignKey("repos.id"))
     ref: Mapped[str] = mapped_column(String(1024))
+    flavor: Mapped[str] = mapped_column(ShortText, default="")
     sequence: Mapped[int] = mapped_column(BigInteger)
     digest: Mapped[str] = mapped_column(String(80))
     updated_at: Mapped[datetime]

@@ -187,3 +187,20 @@ def test_a_writer_that_takes_nothing_more_is_503(server: Server) -> None:
     answer = post(server, *recorded("push"))
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) > 0
+
+
+def test_the_address_picks_a_flavor(server: Server, database: Database) -> None:
+    headers, body = recorded("push")
+    answers = [post(server, headers, body, f"/webhooks/recorded{query}") for query in ("", "?flavor=nightly", "?x=1")]
+    assert [answer.status_code for answer in answers] == [202, 202, 200]
+    with database.read() as session:
+        assert list(session.scalars(select(Build.flavor).order_by(Build.id))) == ["", "nightly"]
+
+
+@pytest.mark.parametrize("flavor", ["Nightly", "a/b", "..", "x" * 33, "%00", "-x", "a%0Ab", "a&flavor=b"])
+def test_a_flavor_that_is_none_is_refused_before_anything_is_read(
+    server: Server, database: Database, flavor: str
+) -> None:
+    headers, body = recorded("push")
+    assert post(server, headers, body, f"/webhooks/recorded?flavor={flavor}").status_code == 400
+    assert count(database, Build) == count(database, Delivery) == 0
