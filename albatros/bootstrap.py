@@ -47,7 +47,7 @@ from albatros.registries.base import Credentials, Registry
 from albatros.registries.opening import open_registry
 from albatros.roles import Loop, PublisherRole, Role, Scheduler, stop_all
 from albatros.runner.bundle import build_bundle
-from albatros.settings import ForgeKind, ForgeSettings, RegistrySettings, Settings
+from albatros.settings import ExecutorKind, ForgeKind, ForgeSettings, RegistrySettings, Settings
 from albatros.store.base import BlobStore
 from albatros.store.files import FileStore
 
@@ -140,7 +140,8 @@ class Server:
         """Recover what a dead process left, answer, and run the loops."""
         parts = self._parts
         executor = parts.executor
-        recovered = recover(parts.database, parts.settings.limits, executor.name, executor.alive(), parts.holder)
+        alive = None if executor.shared else executor.alive()
+        recovered = recover(parts.database, parts.settings.limits, executor.name, alive, parts.holder)
         if self._web is not None:
             self._web.start()
         for loop in self._loops:
@@ -216,11 +217,14 @@ class Server:
 
 
 def _build_parts(settings: Settings, private: Sequence[Path]) -> _Parts:
+    if settings.executor.kind is ExecutorKind.NOMAD:
+        raise ConfigError("executor.kind = 'nomad' is not there yet; use 'local'")
     data = settings.server.data
     prepare(settings.database_url)
     database = connect(settings.database_url)
     signals = Signals()
     bundle = _Bundle(*build_bundle())
+    holder = _secret_file(data / "keys" / "server-id", _new_id).decode()
     return _Parts(
         settings=settings,
         database=database,
@@ -229,11 +233,11 @@ def _build_parts(settings: Settings, private: Sequence[Path]) -> _Parts:
         writer=Writer(database, signals),
         forges={item.name: build_forge(item) for item in settings.forges},
         executor=LocalExecutor(
-            settings.executor, data, bundle.content, private, lambda: signals.notify(Topic.SCHEDULER)
+            holder, settings.executor, data, bundle.content, private, lambda: signals.notify(Topic.SCHEDULER)
         ),
         bundle=bundle,
         key=_secret_file(data / "keys" / "attempt.key", _new_key),
-        holder=_secret_file(data / "keys" / "server-id", _new_id).decode(),
+        holder=holder,
     )
 
 

@@ -204,6 +204,14 @@ class ExecutorError(AlbatrosError):
     title = "Executor failed"
 
 
+class ExecutorUnavailableError(ExecutorError):
+    """An executor does not answer, or has no time: whether it did what it was asked is not known; ask again later."""
+
+    slug = "executor-unavailable"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    title = "Executor unavailable"
+
+
 class EvaluationError(AlbatrosError):
     """What an evaluation reported cannot be turned into a plan."""
 

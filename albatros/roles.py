@@ -138,8 +138,13 @@ class Scheduler:
         return bool(planned or expired or started or ended)
 
     def drain(self, mode: ShutdownMode) -> None:
-        """Start nothing new; have running Attempts handed back, or wait for them, while `step` goes on being called."""
+        """Start nothing new; have running Attempts handed back, or wait for them, while `step` goes on being called.
+
+        Those of a shared executor go on: another server, or the next start, hears of them.
+        """
         self._dispatcher.pause()
+        if self._executor.shared:
+            return
         try:
             self._drain(mode)
         except DatabaseUnavailableError as error:
@@ -180,10 +185,10 @@ class Scheduler:
 
     def _note_end(self, runner: RunnerEnded) -> None:
         """A runner that reported has a closed Attempt; for one that died before it could, this speaks."""
-        reason = Reason.OOM if runner.oom else Reason.NODE_LOST
-        message = f"its runner ended ({runner.describe()}) without a report"
-        state = AttemptState.FAILED if runner.oom else AttemptState.LOST
-        settle.close_attempt(self._database, self._signals, self._limits, runner.attempt_id, state, reason, message)
+        state = AttemptState.LOST if runner.reason is Reason.NODE_LOST else AttemptState.FAILED
+        settle.close_attempt(
+            self._database, self._signals, self._limits, runner.attempt_id, state, runner.reason, runner.detail
+        )
 
     def _stop_unwanted(self) -> None:
         """A heartbeat would tell the runner too, up to a third of a lease later."""

@@ -97,14 +97,15 @@ def lock_attempt(session: Session, attempt_id: str) -> Attempt | None:
     return session.scalars(statement.execution_options(populate_existing=True)).first()
 
 
-def ready_jobs(session: Session, systems: Collection[str], limit: int) -> Sequence[Job]:
-    """Queued Jobs that an executor for `systems` can run now, oldest Build first, held with their Builds."""
+def ready_jobs(session: Session, systems: Collection[str], limit: int, *, evaluations: bool = True) -> Sequence[Job]:
+    """Queued Jobs of these systems, and `evaluations`, that can run now: oldest Build first, held with their Builds."""
+    placed = Job.system.in_(["", *systems] if evaluations else systems)
     statement = (
         select(Job)
         .join(Job.build)
         .options(contains_eager(Job.build))
         .where(Job.state == JobState.QUEUED, or_(Job.not_before.is_(None), Job.not_before <= now()))
-        .where(or_(Job.kind == JobKind.EVALUATION, Job.system.in_(systems)))
+        .where(placed)
         .order_by(Job.build_id, Job.id)
         .limit(limit)
     )

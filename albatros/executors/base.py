@@ -2,52 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from albatros.domain.states import Reason
+
 
 @dataclass(frozen=True, slots=True)
 class StartOrder:
-    """What a runner is started with: its Attempt, the Attempt's token, and where the server listens."""
+    """What a runner is started with: its Attempt, the Attempt's token, where the server listens, and where it may run.
+
+    `system` is the derivation's own, empty for an evaluation, which runs anywhere. Without `trusted` nobody who may
+    push stands for what it runs. `limit_seconds` is the wall clock of the Attempt: the runner keeps to it, and an
+    executor that can ends what does not.
+    """
 
     attempt_id: str
     token: str = field(repr=False)
     server_url: str
+    system: str = ""
+    trusted: bool = True
+    limit_seconds: int = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Places that some Jobs share: builds for `systems`, and evaluations if it `evaluates`; `free` of them are left."""
+
+    systems: frozenset[str]
+    free: int
+    evaluates: bool
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerEnded:
-    """A runner process that is gone; `exit_code` is negative for a signal, None when it is not known."""
+    """A runner that is gone: why, if its Attempt is open still, in a word and in a sentence."""
 
     attempt_id: str
-    exit_code: int | None
-    oom: bool
-    stderr_tail: str
-
-    def describe(self) -> str:
-        """Its end in a few words, for people."""
-        if self.exit_code is None:
-            end = "nobody saw how"
-        else:
-            end = f"signal {-self.exit_code}" if self.exit_code < 0 else f"exit code {self.exit_code}"
-        return f"{end}: {self.stderr_tail}" if self.stderr_tail else end
+    reason: Reason
+    detail: str
 
 
 class Executor(Protocol):
-    """Where Jobs run. Calls raise ExecutorError when a runner cannot be started or stopped."""
+    """Where Jobs run.
+
+    Calls raise ExecutorError when a runner cannot be started or stopped, and ExecutorUnavailableError when it is not
+    known whether that was done, or when it cannot be done now: the same call may be made again.
+    """
 
     @property
     def name(self) -> str:
-        """Its name in Attempts."""
+        """Its name in Attempts; servers whose executors have one name see the same runners."""
         ...
 
-    def systems(self) -> AbstractSet[str]:
-        """Nix systems that it can build."""
+    @property
+    def shared(self) -> bool:
+        """Whether other servers see its runners too: a server that ends leaves them to the others."""
         ...
 
-    def free_slots(self) -> int:
-        """Runners that it could start now."""
+    def slots(self) -> Sequence[Slots]:
+        """The groups of places there are; none at all when that is not known at the moment."""
+        ...
+
+    def lacks(self, system: str) -> str:
+        """Why there is no place for a system that no group names, for people."""
         ...
 
     def start(self, order: StartOrder) -> str:

@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from albatros.domain.states import Reason
 from albatros.errors import ExecutorError
 from albatros.executors import processes
-from albatros.executors.base import RunnerEnded, StartOrder
+from albatros.executors.base import RunnerEnded, Slots, StartOrder
 from albatros.executors.homes import NAME, Home, choose_home, choose_python
 from albatros.executors.isolation import IsolationKind, close_to_others, decide, secrets_of_user
 from albatros.executors.processes import Identity
@@ -33,6 +34,7 @@ ATTEMPT_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 STDERR_TAIL = 4096
 PRIVATE_STORE = "private"
 KILL_SECONDS = 5.0
+ID_DIGITS = 8
 MACHINE_SYSTEMS = {
     "x86_64": ("x86_64-linux", "i686-linux"),
     "aarch64": ("aarch64-linux",),
@@ -66,10 +68,11 @@ class _Runner:
 class LocalExecutor:
     """Runs Attempts beside the server; see `Executor` for what each call promises. Safe to use from several threads."""
 
-    name = "local"
+    shared = False
 
     def __init__(
         self,
+        server_id: str,
         settings: ExecutorSettings,
         data: Path,
         zipapp: bytes,
@@ -78,10 +81,12 @@ class LocalExecutor:
     ) -> None:
         """Decide how to isolate, make the runner's home, and find the runners of an earlier server process.
 
+        `server_id` tells its Attempts from those of other servers.
         `data` must exist; `private` are files elsewhere that a runner must not read, such as the server's config;
         `on_end` is called from a thread of its own when a runner ended, so that nobody has to ask all the time.
         Raises ConfigError or ExecutorError.
         """
+        self.name = f"local:{server_id[:ID_DIGITS]}"
         self._private = [path.resolve() for path in private]
         self._settings = settings
         self._data = data.resolve()
@@ -114,15 +119,13 @@ class LocalExecutor:
             found.append("nix is not on PATH, so every Job will fail; install it (Debian: apt-get install nix-bin)")
         return found
 
-    def systems(self) -> frozenset[str]:
-        """Nix systems of this machine, and those that the settings add."""
-        machine = platform.machine()
-        own = MACHINE_SYSTEMS.get(machine, (f"{machine}-linux",))
-        return frozenset((*own, *self._settings.extra_systems))
+    def slots(self) -> list[Slots]:
+        """Configured slots that no living runner holds, for all that this machine can do."""
+        return [Slots(self._systems(), max(0, self._settings.slots - len(self.alive())), evaluates=True)]
 
-    def free_slots(self) -> int:
-        """Configured slots that no living runner holds."""
-        return max(0, self._settings.slots - len(self.alive()))
+    def lacks(self, system: str) -> str:
+        """This machine has another system."""
+        return f"this server builds {', '.join(sorted(self._systems()))}, and not {system}"
 
     def start(self, order: StartOrder) -> str:
         """Start a runner, or find the one that this Attempt has; its process number."""
@@ -161,7 +164,7 @@ class LocalExecutor:
         with self._lock:
             ended = {name: runner for name, runner in self._runners.items() if runner.ended()}
             told = [self._describe(name, runner) for name, runner in ended.items()]
-            told += [RunnerEnded(name, None, False, self._stderr_tail(name)) for name in self._lost]
+            told += [self._end_of(name, "nobody saw how", Reason.NODE_LOST) for name in self._lost]
             self._lost.clear()
             for name in ended:
                 del self._runners[name]
@@ -235,7 +238,7 @@ class LocalExecutor:
     def _adopt(self) -> None:
         """Take over the runners that an earlier server process left."""
         for folder in sorted(self._attempts.iterdir()):
-            identity = _read_identity(folder / "runner.json") or _find_unrecorded(folder.name)
+            identity = _read_identity(folder / "runner.json") or _find_unrecorded(self._home.workdir(folder.name))
             if identity is not None and processes.is_alive(identity):
                 self._runners[folder.name] = _Runner(identity, None, processes.killed_for_memory())
                 processes.when_ended(identity.pid, self._on_end)
@@ -246,8 +249,20 @@ class LocalExecutor:
                 # Intended and never started: the dispatcher will ask for it again.
                 self._clean(folder.name)
 
+    def _systems(self) -> frozenset[str]:
+        machine = platform.machine()
+        own = MACHINE_SYSTEMS.get(machine, (f"{machine}-linux",))
+        return frozenset((*own, *self._settings.extra_systems))
+
     def _describe(self, name: str, runner: _Runner) -> RunnerEnded:
-        return RunnerEnded(name, runner.exit_code(), runner.was_out_of_memory(), self._stderr_tail(name))
+        code = runner.exit_code()
+        end = "nobody saw how" if code is None else f"signal {-code}" if code < 0 else f"exit code {code}"
+        return self._end_of(name, end, Reason.OOM if runner.was_out_of_memory() else Reason.NODE_LOST)
+
+    def _end_of(self, name: str, end: str, reason: Reason) -> RunnerEnded:
+        words = self._stderr_tail(name)
+        told = f"{end}: {words}" if words else end
+        return RunnerEnded(name, reason, f"its runner ended ({told}) without a report")
 
     def _stderr_tail(self, name: str) -> str:
         try:
@@ -277,6 +292,6 @@ def _read_identity(path: Path) -> Identity | None:
         return None
 
 
-def _find_unrecorded(attempt_id: str) -> Identity | None:
-    pid = processes.find_by_environment(f"ALBATROS_ATTEMPT={attempt_id}")
+def _find_unrecorded(workdir: Path) -> Identity | None:
+    pid = processes.find_by_environment(f"ALBATROS_WORKDIR={workdir}")
     return None if pid is None else processes.identify(pid)

@@ -35,6 +35,7 @@ from albatros.errors import (
     UnauthorizedError,
 )
 from albatros.flows import settle
+from albatros.flows.bounds import Bounds, bounds_of
 from albatros.flows.dispatch import token_hash
 from albatros.flows.secrets import access_tokens
 from albatros.forges.base import Forge
@@ -266,15 +267,15 @@ def _order(
             "import_from_derivation": executor.import_from_derivation and build.trusted,
             "extra_systems": list(executor.extra_systems),
         },
-        "limits": _limits_order(limits, config.limits),
+        "limits": _limits_order(limits, bounds_of(limits, build.config)),
         "build": _build_order(job, config) if job.kind is JobKind.BUILD else None,
     }
 
 
-def _limits_order(limits: LimitSettings, narrowed: repo_config.LimitConfig) -> dict[str, object]:
+def _limits_order(limits: LimitSettings, bounds: Bounds) -> dict[str, object]:
     return {
-        "wall_seconds": min(limits.job_seconds, narrowed.job_seconds or limits.job_seconds),
-        "silence_seconds": min(limits.silence_seconds, narrowed.silence_seconds or limits.silence_seconds),
+        "wall_seconds": bounds.wall_seconds,
+        "silence_seconds": bounds.silence_seconds,
         "log_bytes": limits.log_bytes,
         "memory_bytes": limits.evaluation_bytes,
         "attributes": limits.attributes,

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import threading
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy import func, select
@@ -20,9 +21,10 @@ from albatros.db.models import Attempt, Job
 from albatros.db.session import Database, now
 from albatros.db.signals import Signals, Topic
 from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, Reason
-from albatros.errors import ExecutorError
-from albatros.executors.base import Executor, StartOrder
+from albatros.errors import ExecutorError, ExecutorUnavailableError
+from albatros.executors.base import Executor, Slots, StartOrder
 from albatros.flows import progress, settle
+from albatros.flows.bounds import bounds_of
 from albatros.log import get_logger
 from albatros.settings import LimitSettings
 
@@ -82,18 +84,22 @@ class Dispatcher:
             return 0 if self._paused else self._dispatch()
 
     def _dispatch(self) -> int:
-        self._refuse_what_cannot_run()
-        free = min(self._executor.free_slots(), BATCH)
-        if free <= 0:
+        groups = self._executor.slots()
+        self._refuse_what_cannot_run(groups)
+        free = [group for group in groups if group.free > 0]
+        if not free:
             return 0
         with self._database.write() as session:
-            jobs = queue.ready_jobs(session, self._executor.systems(), free)
-            attempts = [self._intend(session, job) for job in jobs]
-        for attempt in attempts:
-            self._start(attempt)
+            attempts = [attempt for group in free for attempt in self._intend_group(session, group)]
+        self._start_all(attempts)
         if attempts:
             self._signals.notify(Topic.WATCHERS, Topic.REPORTER)
         return len(attempts)
+
+    def _intend_group(self, session: Session, group: Slots) -> list[Attempt]:
+        limit = min(group.free, BATCH)
+        jobs = queue.ready_jobs(session, group.systems, limit, evaluations=group.evaluates)
+        return [self._intend(session, job) for job in jobs]
 
     def start_again(self) -> int:
         """Repeat the start of every Attempt that was intended and may not have reached the executor.
@@ -110,8 +116,7 @@ class Dispatcher:
         self._patience = REPEAT_AFTER
         mine = [attempt for attempt in intended if attempt.executor == self._executor.name]
         attempts = [attempt for attempt in mine if attempt.created_at <= before]
-        for attempt in attempts:
-            self._start(attempt)
+        self._start_all(attempts)
         return len(attempts)
 
     def _intend(self, session: Session, job: Job) -> Attempt:
@@ -136,10 +141,30 @@ class Dispatcher:
         progress.emit_job(session, job)
         return attempt
 
+    def _start_all(self, attempts: Sequence[Attempt]) -> None:
+        """Start one after the other; when the executor does not answer, the rest stays intended for a later try."""
+        for number, attempt in enumerate(attempts):
+            try:
+                self._start(attempt)
+            except ExecutorUnavailableError as error:
+                waiting = len(attempts) - number
+                log.warning("attempts wait for their executor", attempts=waiting, error=error.detail)
+                return
+
     def _start(self, attempt: Attempt) -> None:
-        order = StartOrder(attempt.id, attempt_token(self._key, attempt.id), self._server_url)
+        build = attempt.job.build
+        order = StartOrder(
+            attempt.id,
+            attempt_token(self._key, attempt.id),
+            self._server_url,
+            attempt.job.system,
+            build.trusted,
+            bounds_of(self._limits, build.config).wall_seconds,
+        )
         try:
             reference = self._executor.start(order)
+        except ExecutorUnavailableError:
+            raise
         except ExecutorError as error:
             log.error("an attempt could not be started", attempt=attempt.id, error=error.detail)
             settle.close_attempt(
@@ -165,17 +190,18 @@ class Dispatcher:
                 queue.move_attempt(session, attempt, AttemptState.SUBMITTED)
                 attempt.lease_until = settle.claim_deadline()
 
-    def _refuse_what_cannot_run(self) -> None:
-        systems = self._executor.systems()
+    def _refuse_what_cannot_run(self, groups: Sequence[Slots]) -> None:
+        systems = frozenset[str]().union(*(group.systems for group in groups))
         with self._database.read() as session:
             strangers = [] if self._takes_strangers else list(queue.strangers_jobs(session, BATCH))
-            unplaceable = list(queue.unplaceable_jobs(session, systems, BATCH))
+            # An executor that does not know its places now may have one.
+            unplaceable = list(queue.unplaceable_jobs(session, systems, BATCH)) if groups else []
         for job in strangers:
             self._refuse(job, Reason.DRIVER, STRANGERS_REFUSED)
         for job in unplaceable:
             message = (
                 f"nothing here builds {job.system}, which {', '.join(job.attributes[:3])} asks for "
-                f"(this server builds {', '.join(sorted(systems))}); cross-build it, or add a worker of that system"
+                f"({self._executor.lacks(job.system)}); cross-build it, or add a worker of that system"
             )
             self._refuse(job, Reason.NO_CAPACITY, message)
         if strangers or unplaceable:

@@ -42,9 +42,12 @@ class Recovered:
 
 
 def recover(
-    database: Database, limits: LimitSettings, executor_name: str, alive: Collection[str], holder: str
+    database: Database, limits: LimitSettings, executor_name: str, alive: Collection[str] | None, holder: str
 ) -> Recovered:
-    """Take up what a dead process of this server left; `alive` are the Attempts whose runners still run."""
+    """Take up what a dead process of this server left; `alive` are the Attempts whose runners still run.
+
+    None: the executor is shared and will tell of those that ended, so all are taken for running.
+    """
     pushes = recover_pushes(database, holder)
     with database.write() as session:
         builds = session.scalars(select(Build.id).where(Build.state.in_(OPEN_BUILDS))).all()
@@ -54,9 +57,10 @@ def recover(
         reports_again = queue.changed(session, reports.values(holder=None, lease_until=None))
         started = queue.open_attempts(session, (AttemptState.SUBMITTED, AttemptState.CLAIMED))
     mine = [attempt.id for attempt in started if attempt.executor == executor_name]
+    running = set(mine) if alive is None else set(mine) & set(alive)
     for attempt_id in mine:
-        _take_up(database, limits, attempt_id, runs=attempt_id in alive)
-    adopted = len([attempt_id for attempt_id in mine if attempt_id in alive])
+        _take_up(database, limits, attempt_id, runs=attempt_id in running)
+    adopted = len(running)
     return Recovered(len(builds), adopted, len(mine) - adopted, pushes, reports_again)
 
 

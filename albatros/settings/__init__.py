@@ -4,9 +4,9 @@ Every key `[a] b` is also `ALBATROS_A__B`; every secret `x` is also `x_file`, a 
 An unknown key is refused with the nearest known one. Nothing here opens a connection.
 """
 
+from albatros.settings.executors import ExecutorKind, ExecutorSettings, NomadDriver, NomadSettings, ShutdownMode
 from albatros.settings.model import (
     DatabaseSettings,
-    ExecutorSettings,
     ForgeKind,
     ForgeSettings,
     LimitSettings,
@@ -15,7 +15,6 @@ from albatros.settings.model import (
     RetentionSettings,
     ServerSettings,
     Settings,
-    ShutdownMode,
     SigningSettings,
     StoreSettings,
     known_keys,
@@ -26,10 +25,13 @@ from albatros.settings.reading import ENVIRONMENT_PREFIX, load, private_files
 __all__ = [
     "ENVIRONMENT_PREFIX",
     "DatabaseSettings",
+    "ExecutorKind",
     "ExecutorSettings",
     "ForgeKind",
     "ForgeSettings",
     "LimitSettings",
+    "NomadDriver",
+    "NomadSettings",
     "OperatorSettings",
     "RegistrySettings",
     "RetentionSettings",

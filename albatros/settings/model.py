@@ -1,23 +1,18 @@
-"""Every setting with its type, default and meaning: `docs/reference/settings.md` is generated from here."""
+"""Every setting with its type, default and meaning; `docs/reference/settings.md` is generated from this package."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
-Seconds = Annotated[int, Field(gt=0, description="seconds")]
-Bytes = Annotated[int, Field(gt=0, description="bytes")]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+from albatros.settings.base import GIB, MIB, Bytes, Name, Seconds, Section
+from albatros.settings.executors import ExecutorKind, ExecutorSettings, NomadSettings
 
 
 class ForgeKind(StrEnum):
@@ -30,7 +25,7 @@ class ForgeKind(StrEnum):
     GIT = "git"
 
 
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """`[server]`: where it listens, how others reach it, where it keeps its data."""
 
     listen: str = Field("127.0.0.1:8080", description="address and port; port 0 takes a free one")
@@ -42,44 +37,19 @@ class ServerSettings(_Section):
     log_json: bool = Field(False, description="log JSON lines")
 
 
-class DatabaseSettings(_Section):
+class DatabaseSettings(Section):
     """`[database]`: the queue and the truth."""
 
     url: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL; default: SQLite in `server.data`")
 
 
-class StoreSettings(_Section):
+class StoreSettings(Section):
     """`[store]`: where blobs are kept."""
 
     url: str = Field("", description="`dir:PATH`; default: `blobs` in `server.data`")
 
 
-class ShutdownMode(StrEnum):
-    """What Ctrl-C does with running builds."""
-
-    HAND_BACK = "hand_back"
-    FINISH = "finish"
-
-
-class ExecutorSettings(_Section):
-    """`[executor]`: where and how Jobs run."""
-
-    kind: Literal["local"] = Field("local", description="`local`: beside the server")
-    slots: int = Field(2, ge=1, le=256, description="Jobs that run at once")
-    user: str = Field("", description="user of the local runner; default: albatros-runner, else the number 64198")
-    sandbox: bool = Field(True, description="build in Nix's sandbox; false refuses builds for strangers")
-    sandbox_paths: tuple[str, ...] = Field((), description="host paths that every builder sees")
-    substituters: tuple[str, ...] = Field((), description="binary caches that Nix may ask")
-    trusted_public_keys: tuple[str, ...] = Field((), description="keys of the substituters")
-    import_from_derivation: bool = Field(False, description="let evaluation build, for trusted senders")
-    extra_systems: tuple[str, ...] = Field((), description="systems that this machine builds beside its own")
-    nix_store: str = Field(
-        "", description="`private` (a store of the runner's own) or a NIX_REMOTE; default: the nix-daemon, else private"
-    )
-    shutdown: ShutdownMode = Field(ShutdownMode.HAND_BACK, description="`hand_back` or `finish` running Jobs at Ctrl-C")
-
-
-class ForgeSettings(_Section):
+class ForgeSettings(Section):
     """`[[forges]]`: a place that repos live on."""
 
     name: Name = Field(description="its name in URLs: /webhooks/NAME")
@@ -122,14 +92,14 @@ class ForgeSettings(_Section):
         return self
 
 
-class OperatorSettings(_Section):
+class OperatorSettings(Section):
     """`[[operators]]`: people who are admin of the whole server, whatever their forge lets them do."""
 
     forge: Name = Field(description="the forge that they log in with")
     login: str = Field(min_length=1, description="their name there; case does not matter")
 
 
-class RegistrySettings(_Section):
+class RegistrySettings(Section):
     """`[[registries]]`: a place that images are published to."""
 
     name: Name = Field(description="its name in pages, events and .albatros.toml")
@@ -149,7 +119,7 @@ class RegistrySettings(_Section):
     required: bool = Field(True, description="a Build is green only when this Publication is done")
 
 
-class SigningSettings(_Section):
+class SigningSettings(Section):
     """`[signing]`: what is said about images that are published, and the key that says it."""
 
     key: SecretStr = Field(SecretStr(""), description="private key in PEM (ECDSA P-256); without one nothing is signed")
@@ -158,7 +128,7 @@ class SigningSettings(_Section):
     provenance: bool = Field(False, description="attach SLSA provenance to each image; signed if there is a key")
 
 
-class RetentionSettings(_Section):
+class RetentionSettings(Section):
     """`[retention]`: what `albatros gc` and the collector take away."""
 
     builds_days: int = Field(90, ge=1, description="days that an ended Build is kept")
@@ -176,7 +146,7 @@ class RetentionSettings(_Section):
     interval_seconds: Seconds = Field(3600, description="between two runs of the collector")
 
 
-class LimitSettings(_Section):
+class LimitSettings(Section):
     """`[limits]`: bounds on everything that comes from outside."""
 
     webhook_bytes: Bytes = Field(25 * MIB, description="largest webhook body")
@@ -192,13 +162,14 @@ class LimitSettings(_Section):
     queued_builds: int = Field(100_000, ge=1, description="open Builds before webhooks are answered 503")
 
 
-class Settings(_Section):
+class Settings(Section):
     """All settings of a server."""
 
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
     store: StoreSettings = StoreSettings()
     executor: ExecutorSettings = ExecutorSettings()
+    nomad: NomadSettings = NomadSettings()
     forges: tuple[ForgeSettings, ...] = ()
     operators: tuple[OperatorSettings, ...] = ()
     registries: tuple[RegistrySettings, ...] = ()
@@ -231,6 +202,16 @@ class Settings(_Section):
             raise ValueError("set server.url: forges.oauth_client_id lets people log in, and they are sent back there")
         return self
 
+    @model_validator(mode="after")
+    def _runners_reach_it_safely(self) -> Settings:
+        parts = urlsplit(self.base_url)
+        if self.executor.kind is ExecutorKind.NOMAD and parts.scheme != "https" and not _is_loopback(parts.hostname):
+            raise ValueError(
+                f"executor.kind = 'nomad' needs server.url to be https://, and it is {self.base_url}: runners send "
+                "tokens and fetch private sources through it; put a proxy with a certificate in front of the server"
+            )
+        return self
+
     @property
     def base_url(self) -> str:
         """The server's address in force, for forges and people, without a slash at its end."""
@@ -258,10 +239,19 @@ class Settings(_Section):
             found += [forge.token, forge.clone_token, forge.webhook_secret, forge.oauth_client_secret]
             found += forge.flake_tokens.values()
         found += [registry.password for registry in self.registries]
-        found += [self.signing.key, self.signing.passphrase]
+        found += [self.signing.key, self.signing.passphrase, self.nomad.token]
         values = [secret.get_secret_value() for secret in found]
         password = urlsplit(self.database.url.get_secret_value()).password or ""
         return [value for value in (*values, password, unquote(password)) if value]
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return host is not None and ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {
@@ -269,6 +259,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "database": DatabaseSettings,
     "store": StoreSettings,
     "executor": ExecutorSettings,
+    "nomad": NomadSettings,
     "forges": ForgeSettings,
     "operators": OperatorSettings,
     "registries": RegistrySettings,

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 import pytest
 
+from albatros.domain.states import Reason
 from albatros.errors import ExecutorError
 from albatros.executors.base import Executor, RunnerEnded, StartOrder
 from albatros.executors.local import LocalExecutor
@@ -18,6 +19,7 @@ from tests.support.zipapps import OBEDIENT, open_directory, zipapp
 T = TypeVar("T")
 FIRST = "0a5f7a52-0000-4000-8000-000000000001"
 SECOND = "0a5f7a52-0000-4000-8000-000000000002"
+SERVER_ID = "5e7f3a10"
 
 
 class Place(Protocol):
@@ -36,7 +38,7 @@ class LocalPlace:
         self._opened: list[LocalExecutor] = []
 
     def open(self) -> Executor:
-        executor = LocalExecutor(ExecutorSettings(slots=2), self._data, zipapp(OBEDIENT))
+        executor = LocalExecutor(SERVER_ID, ExecutorSettings(slots=2), self._data, zipapp(OBEDIENT))
         self._opened.append(executor)
         return executor
 
@@ -94,6 +96,11 @@ def order(attempt_id: str, token: str) -> StartOrder:
     return StartOrder(attempt_id, token, "http://127.0.0.1:1")
 
 
+def free(executor: Executor) -> int:
+    """Places for a build of this machine's system."""
+    return sum(group.free for group in executor.slots() if "x86_64-linux" in group.systems)
+
+
 def next_end(executor: Executor) -> RunnerEnded:
     ended = wait_for(lambda: executor.poll() or None)
     assert len(ended) == 1
@@ -103,39 +110,48 @@ def next_end(executor: Executor) -> RunnerEnded:
 def test_it_builds_for_some_system(place: Place) -> None:
     executor = place.open()
     assert executor.name
-    assert executor.systems()
-    assert all(system.endswith("-linux") for system in executor.systems())
+    systems = {system for group in executor.slots() for system in group.systems}
+    assert systems
+    assert all(system.endswith("-linux") for system in systems)
+    assert any(group.evaluates for group in executor.slots())
+
+
+def test_it_says_why_it_has_no_place_for_a_system(place: Place) -> None:
+    assert "riscv64-linux" in place.open().lacks("riscv64-linux")
 
 
 def test_a_started_runner_is_alive_and_takes_a_slot(place: Place) -> None:
     executor = place.open()
-    assert (executor.free_slots(), set(executor.alive())) == (2, set())
+    assert (free(executor), set(executor.alive())) == (2, set())
     assert executor.start(order(FIRST, SLEEPS))
-    assert (executor.free_slots(), set(executor.alive())) == (1, {FIRST})
+    assert (free(executor), set(executor.alive())) == (1, {FIRST})
     executor.start(order(SECOND, SLEEPS))
-    assert (executor.free_slots(), set(executor.alive())) == (0, {FIRST, SECOND})
+    assert (free(executor), set(executor.alive())) == (0, {FIRST, SECOND})
     assert executor.poll() == []
 
 
 def test_a_repeated_start_changes_nothing(place: Place) -> None:
     executor = place.open()
     assert executor.start(order(FIRST, SLEEPS)) == executor.start(order(FIRST, SLEEPS))
-    assert executor.free_slots() == 1
+    assert free(executor) == 1
 
 
 def test_an_end_is_told_once_with_its_exit_code_and_last_words(place: Place) -> None:
     executor = place.open()
     executor.start(order(FIRST, EXITS))
-    assert next_end(executor) == RunnerEnded(FIRST, 3, False, "the last words")
+    end = next_end(executor)
+    assert (end.attempt_id, end.reason) == (FIRST, Reason.NODE_LOST)
+    assert "exit code 3" in end.detail
+    assert "the last words" in end.detail
     assert executor.poll() == []
-    assert (executor.free_slots(), set(executor.alive())) == (2, set())
+    assert (free(executor), set(executor.alive())) == (2, set())
 
 
 def test_an_attempt_may_be_started_again_after_its_end_was_told(place: Place) -> None:
     executor = place.open()
     for _ in range(2):
         executor.start(order(FIRST, EXITS))
-        assert next_end(executor).exit_code == 3
+        assert "exit code 3" in next_end(executor).detail
 
 
 def test_a_stopped_runner_ends_in_its_own_way(place: Place) -> None:
@@ -143,7 +159,7 @@ def test_a_stopped_runner_ends_in_its_own_way(place: Place) -> None:
     executor.start(order(FIRST, SLEEPS))
     place.wait_ready(FIRST)
     executor.stop(FIRST, kill=False)
-    assert next_end(executor) == RunnerEnded(FIRST, 0, False, "")
+    assert "exit code 0" in next_end(executor).detail
 
 
 def test_a_killed_runner_is_gone_and_was_not_out_of_memory(place: Place) -> None:
@@ -151,7 +167,9 @@ def test_a_killed_runner_is_gone_and_was_not_out_of_memory(place: Place) -> None
     executor.start(order(FIRST, SLEEPS))
     executor.start(order(SECOND, SLEEPS))
     executor.stop(FIRST, kill=True)
-    assert next_end(executor) == RunnerEnded(FIRST, -9, False, "")
+    end = next_end(executor)
+    assert (end.attempt_id, end.reason) == (FIRST, Reason.NODE_LOST)
+    assert "signal 9" in end.detail
     assert set(executor.alive()) == {SECOND}
 
 
@@ -168,7 +186,7 @@ def test_the_next_server_finds_the_runners_of_the_last_one(place: Place) -> None
     first.close()
     second = place.open()
     assert set(second.alive()) == {FIRST}
-    assert second.free_slots() == 1
+    assert free(second) == 1
     assert second.start(order(FIRST, SLEEPS)) == reference
     second.stop(FIRST, kill=True)
     assert next_end(second).attempt_id == FIRST

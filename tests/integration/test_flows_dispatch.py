@@ -4,14 +4,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from albatros.db.models import Attempt
 from albatros.db.session import Database, now
 from albatros.domain.states import AttemptState, BuildState, JobState, Reason
-from albatros.errors import ExecutorError
-from albatros.executors.base import StartOrder
-from albatros.flows import settle
+from albatros.errors import ExecutorError, ExecutorUnavailableError
+from albatros.executors.base import Slots, StartOrder
+from albatros.flows import plan, settle
 from albatros.flows.cancel import cancel
 from albatros.flows.dispatch import Dispatcher, attempt_token, token_hash
 from tests.support.flows import KEY, Runner, World, package
@@ -54,7 +54,7 @@ def test_no_more_is_started_than_there_is_room_for(world: World) -> None:
     world.start_again()
     assert len(world.dispatch()) == 2
     assert world.dispatch() == []
-    world.executor.end(next(iter(world.executor.alive())), 0)
+    world.executor.end(next(iter(world.executor.alive())))
     assert len(world.dispatch()) == 1
 
 
@@ -70,6 +70,67 @@ def test_an_executor_that_cannot_start_is_tried_again(world: World) -> None:
     ended = world.of(build)
     assert (ended.state, ended.reason) == (BuildState.ERRORED, Reason.DRIVER)
     assert "no such user: albatros-runner (tried 3 times)" in ended.message
+
+
+def test_what_waits_for_an_executor_that_does_not_answer_is_started_later(world: World) -> None:
+    asked: list[str] = []
+
+    def keep_silent(order: StartOrder) -> str:
+        asked.append(order.attempt_id)
+        raise ExecutorUnavailableError("the cluster does not answer")
+
+    world.build()
+    world.build()
+    start, world.executor.start = world.executor.start, keep_silent  # type: ignore[method-assign]  # a cluster that is away
+    assert world.dispatcher.dispatch_due() == 2
+    assert len(asked) == 1, "the second is not tried where the first got no answer"
+    with world.database.read() as session:
+        assert {attempt.state for attempt in session.scalars(select(Attempt))} == {AttemptState.SUBMITTING}
+    world.executor.start = start  # type: ignore[method-assign]  # it is back
+    assert world.dispatcher.start_again() == 2
+    assert len(world.executor.alive()) == 2
+
+
+def test_groups_of_places_are_filled_each_on_its_own(world: World) -> None:
+    world.executor.slots = lambda: [  # type: ignore[method-assign]  # a cluster: one place for evaluations, one for arm
+        Slots(frozenset(), 1, evaluates=True),
+        Slots(frozenset({"aarch64-linux"}), 1, evaluates=False),
+        Slots(frozenset({"x86_64-linux"}), 0, evaluates=False),
+    ]
+    build = world.build()
+    systems = ("x86_64-linux", "aarch64-linux", "aarch64-linux")
+    world.evaluate([package(f"web-{n}", placed=system, system=system) for n, system in enumerate(systems)])
+    world.build()
+    world.build()
+    started = world.dispatch()
+    assert sorted(runner.job().name for runner in started) == ["evaluation", "web-1"]
+    orders = {order.system: order for order in world.machine.started}
+    assert orders.keys() == {"", "aarch64-linux"}
+    assert world.state(build) is BuildState.RUNNING, "what has no free place waits, and is not refused"
+
+
+def test_an_executor_that_does_not_know_its_places_refuses_nothing(world: World) -> None:
+    build = world.build()
+    world.evaluate([package("web", placed="riscv64-linux", system="riscv64-linux")])
+    slots, world.executor.slots = world.executor.slots, list  # type: ignore[method-assign]  # a cluster that is away
+    assert world.dispatch() == []
+    assert world.state(build) is BuildState.RUNNING
+    world.executor.slots = slots  # type: ignore[method-assign]  # it is back, and has no such node
+    world.dispatch()
+    assert world.state(build) is BuildState.ERRORED
+
+
+def test_an_order_says_where_and_for_how_long(world: World) -> None:
+    world.build(trusted=False)
+    (evaluation,) = world.dispatch()
+    (order,) = world.machine.started
+    assert (order.system, order.trusted, order.limit_seconds) == ("", False, world.settings.limits.job_seconds)
+    evaluation.claim()
+    evaluation.evaluated([package("hello")], "[limits]\njob_seconds = 60\n")
+    plan.plan_due(world.database, world.signals, world.settings.limits)
+    world.dispatch_one()
+    order = world.machine.started[-1]
+    assert (order.system, order.trusted, order.limit_seconds) == ("x86_64-linux", False, 60)
 
 
 def test_a_start_that_was_not_noted_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +184,7 @@ def test_a_system_that_nothing_here_builds_is_said(world: World) -> None:
     ended = world.of(build)
     assert (ended.state, ended.reason) == (BuildState.ERRORED, Reason.NO_CAPACITY)
     assert "nothing here builds riscv64-linux, which packages.riscv64-linux.web asks for" in ended.message
-    assert "this server builds x86_64-linux" in ended.message
+    assert "the fake builds x86_64-linux, and not riscv64-linux" in ended.message
 
 
 def test_a_cross_build_runs_where_its_derivation_says(world: World) -> None:
@@ -149,7 +210,7 @@ def test_a_runner_that_died_without_a_word_is_lost(world: World) -> None:
     build = world.build()
     runner = world.dispatch_one()
     runner.claim()
-    world.executor.end(runner.attempt_id, 1, "Traceback: oh no")
+    world.executor.end(runner.attempt_id, "exit code 1: Traceback: oh no")
     assert world.scheduler.step()
     attempt = runner.attempt()
     assert (attempt.state, attempt.reason) == (AttemptState.LOST, Reason.NODE_LOST)
@@ -160,7 +221,7 @@ def test_a_runner_that_died_without_a_word_is_lost(world: World) -> None:
 def test_a_runner_killed_for_memory_is_not_tried_again(world: World) -> None:
     build = world.build()
     runner = world.dispatch_one()
-    world.executor.end(runner.attempt_id, -9, oom=True)
+    world.executor.end(runner.attempt_id, "signal 9", Reason.OOM)
     world.scheduler.step()
     assert world.of(build).reason is Reason.OOM
     assert world.state(build) is BuildState.FAILED
@@ -171,7 +232,7 @@ def test_a_runner_that_reported_may_end(world: World) -> None:
     runner = world.dispatch_one()
     runner.claim()
     runner.evaluated([package("hello")])
-    world.executor.end(runner.attempt_id, 0)
+    world.executor.end(runner.attempt_id)
     world.scheduler.step()
     assert runner.attempt().state is AttemptState.SUCCEEDED
     assert world.state(build) is BuildState.RUNNING
@@ -182,7 +243,7 @@ def test_an_end_that_cannot_be_written_down_is_not_forgotten(world: World, monke
     world.build()
     runners = world.dispatch()
     for runner in runners:
-        world.executor.end(runner.attempt_id, 1)
+        world.executor.end(runner.attempt_id, "exit code 1")
     close = settle.close_attempt
     calls = 0
 

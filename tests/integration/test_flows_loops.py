@@ -71,7 +71,7 @@ class Runners:
                 runner.evaluated([*parts, package("docker", *(f"part-{number}" for number in range(4)))])
             else:
                 runner.built(image(str(job.build_id)) if job.name == "docker" else job.name.encode())
-            self._world.executor.end(order.attempt_id, 0)
+            self._world.executor.end(order.attempt_id)
 
 
 def loops_of(world: World, number: int) -> list[Loop]:

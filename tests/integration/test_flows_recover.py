@@ -69,6 +69,22 @@ def go_on(world: World, build: int) -> None:
     assert world.events(build).count("build.succeeded") == 1
 
 
+def test_runners_that_other_servers_see_are_not_given_up(world: World) -> None:
+    """Whether they run is not asked at the start; a lease that ran out while no server was there begins anew."""
+    build = world.build()
+    runner = world.dispatch_one()
+    runner.claim()
+    world.lapse()
+    world.start_again()
+    recovered = recover(world.database, world.settings.limits, world.executor.name, None, HOLDER)
+    assert (recovered.adopted, recovered.lost) == (1, 0)
+    world.scheduler.step()
+    assert world.jobs(build)["evaluation"].state is JobState.RUNNING
+    lease = runner.attempt().lease_until
+    assert lease is not None
+    assert lease > now()
+
+
 # What each point leaves behind: the steps of the line up to it.
 
 
@@ -194,7 +210,7 @@ def test_a_killed_server_goes_on_where_it_was(world: World, point: object, runne
     build = point(world)
     if not runners_live:
         for attempt_id in list(world.machine.running):
-            world.executor.end(attempt_id, -9)
+            world.executor.end(attempt_id, "signal 9")
         world.machine.ended.clear()
     restart(world)
     go_on(world, build)
@@ -219,7 +235,7 @@ def test_what_was_recovered_is_said(world: World) -> None:
         f"{reports} commit statuses are due again"
     )
     assert "attempt.adopted" in world.events(build)
-    world.executor.end(runner_of(world, build, "evaluation").attempt_id, 1)
+    world.executor.end(runner_of(world, build, "evaluation").attempt_id, "exit code 1")
     assert restart(world).lost == 1
     assert str(Recovered(0, 0, 0, 0, 0)) == "nothing was left open"
 

@@ -111,6 +111,21 @@ def test_a_shutdown_may_wait_for_what_runs(world: World) -> None:
     assert attempts.running(world.database, "fake") == []
 
 
+@pytest.mark.parametrize("mode", list(ShutdownMode))
+def test_a_shutdown_leaves_runners_alone_that_other_servers_see(world: World, mode: ShutdownMode) -> None:
+    build = world.build()
+    executor, scheduler = on_machine(world)
+    executor.shared = True
+    runner = world.dispatch_one()
+    runner.claim()
+    scheduler.drain(mode)
+    world.build()
+    assert scheduler.step() is False, "nothing new is started"
+    assert runner.heartbeat() is None
+    assert executor.alive() == {runner.attempt_id}
+    assert world.jobs(build)["evaluation"].state is JobState.RUNNING
+
+
 def test_nothing_is_started_once_it_is_paused(world: World) -> None:
     """A dispatch that is under way is over when `pause` returns, so nothing comes after the last look at what runs."""
     entered, release, paused = threading.Event(), threading.Event(), threading.Event()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from albatros.domain.states import Reason
 from albatros.errors import ConfigError, ExecutorError
 from albatros.executors import isolation
 from albatros.executors.base import RunnerEnded, StartOrder
@@ -34,6 +35,7 @@ from tests.support.runner_server import TOKEN, RunnerServer
 from tests.support.zipapps import OBEDIENT, open_directory, zipapp
 from tests.tools import needs
 
+SERVER_ID = "5e7f3a10"
 ATTEMPT = "0a5f7a52-0000-4000-8000-00000000000a"
 SECRET = "the-servers-key-0123456789"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a runner as another user")
@@ -85,6 +87,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def ended(how: str) -> str:
+    return f"its runner ended ({how}) without a report"
+
+
 def end_of(executor: LocalExecutor) -> RunnerEnded:
     while not (found := executor.poll()):
         time.sleep(0.02)
@@ -92,12 +98,12 @@ def end_of(executor: LocalExecutor) -> RunnerEnded:
 
 
 def test_a_runner_reads_neither_database_nor_keys_nor_store(data: Path) -> None:
-    executor = LocalExecutor(ExecutorSettings(), data, zipapp(CURIOUS))
+    executor = LocalExecutor(SERVER_ID, ExecutorSettings(), data, zipapp(CURIOUS))
     if not executor.isolated:
         pytest.skip(f"needs bwrap (apt-get install bubblewrap): {executor.isolation.reason}")
     private = ["keys", "keys/key", "blobs", "blobs/key", "albatros.sqlite3", "attempts", ""]
     start(executor, ":".join(str(data / name) for name in private))
-    told = end_of(executor).stderr_tail
+    told = end_of(executor).detail
     assert SECRET not in told
     for name in private[:-1]:
         assert f"refused {data / name} " in told
@@ -129,7 +135,7 @@ def test_bubblewrap_hides_the_data_and_the_servers_process(data: Path, tmp_path:
 
 
 def test_killing_a_runner_takes_its_whole_tree(data: Path) -> None:
-    executor = LocalExecutor(ExecutorSettings(), data, zipapp(PARENT))
+    executor = LocalExecutor(SERVER_ID, ExecutorSettings(), data, zipapp(PARENT))
     start(executor)
     wait_for(lambda: len(sleepers()) == 1)
     executor.stop(ATTEMPT, kill=True)
@@ -149,7 +155,7 @@ def sleepers() -> list[int]:
 
 
 def test_nothing_of_an_attempt_is_left(data: Path) -> None:
-    executor = LocalExecutor(ExecutorSettings(), data, zipapp(OBEDIENT))
+    executor = LocalExecutor(SERVER_ID, ExecutorSettings(), data, zipapp(OBEDIENT))
     start(executor, EXITS)
     end_of(executor)
     assert list((data / "attempts").iterdir()) == []
@@ -157,7 +163,7 @@ def test_nothing_of_an_attempt_is_left(data: Path) -> None:
 
 
 def test_the_data_directory_is_closed_but_can_be_passed_through(data: Path) -> None:
-    LocalExecutor(ExecutorSettings(), data, b"")
+    LocalExecutor(SERVER_ID, ExecutorSettings(), data, b"")
     assert data.stat().st_mode & 0o777 == 0o711
     for name in ("keys", "blobs", "attempts"):
         assert (data / name).stat().st_mode & 0o777 == 0o700
@@ -166,10 +172,10 @@ def test_the_data_directory_is_closed_but_can_be_passed_through(data: Path) -> N
 
 
 def test_a_runner_that_was_started_and_not_recorded_is_found(data: Path) -> None:
-    first = LocalExecutor(ExecutorSettings(), data, zipapp(OBEDIENT))
+    first = LocalExecutor(SERVER_ID, ExecutorSettings(), data, zipapp(OBEDIENT))
     pid = start(first)
     (data / "attempts" / ATTEMPT / "runner.json").unlink()
-    second = LocalExecutor(ExecutorSettings(), data, zipapp(OBEDIENT))
+    second = LocalExecutor(SERVER_ID, ExecutorSettings(), data, zipapp(OBEDIENT))
     assert second.alive() == {ATTEMPT}
     assert start(second) == pid
     second.stop(ATTEMPT, kill=True)
@@ -177,32 +183,32 @@ def test_a_runner_that_was_started_and_not_recorded_is_found(data: Path) -> None
 
 
 def test_a_runner_that_ended_while_no_server_ran_is_told(data: Path) -> None:
-    first = LocalExecutor(ExecutorSettings(), data, zipapp(OBEDIENT))
+    first = LocalExecutor(SERVER_ID, ExecutorSettings(), data, zipapp(OBEDIENT))
     pid = start(first)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: first.alive() == frozenset())
-    second = LocalExecutor(ExecutorSettings(), data, zipapp(OBEDIENT))
+    second = LocalExecutor(SERVER_ID, ExecutorSettings(), data, zipapp(OBEDIENT))
     assert second.alive() == frozenset()
-    assert second.poll() == [RunnerEnded(ATTEMPT, None, False, "")]
+    assert second.poll() == [RunnerEnded(ATTEMPT, Reason.NODE_LOST, ended("nobody saw how"))]
     assert second.poll() == []
     assert not (data / "attempts" / ATTEMPT).exists()
 
 
 def test_a_record_of_another_process_with_the_same_number_is_not_believed(data: Path) -> None:
-    LocalExecutor(ExecutorSettings(), data, b"")
+    LocalExecutor(SERVER_ID, ExecutorSettings(), data, b"")
     folder = data / "attempts" / ATTEMPT
     folder.mkdir()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     (folder / "runner.json").write_text(json.dumps({"pid": os.getpid(), "start_ticks": 1, "boot": boot}))
-    executor = LocalExecutor(ExecutorSettings(), data, b"")
+    executor = LocalExecutor(SERVER_ID, ExecutorSettings(), data, b"")
     assert executor.alive() == frozenset()
     assert [end.attempt_id for end in executor.poll()] == [ATTEMPT]
 
 
 def test_an_attempt_that_never_started_leaves_nothing(data: Path) -> None:
-    LocalExecutor(ExecutorSettings(), data, b"")
+    LocalExecutor(SERVER_ID, ExecutorSettings(), data, b"")
     (data / "attempts" / ATTEMPT).mkdir()
-    executor = LocalExecutor(ExecutorSettings(), data, b"")
+    executor = LocalExecutor(SERVER_ID, ExecutorSettings(), data, b"")
     assert executor.poll() == []
     assert not (data / "attempts" / ATTEMPT).exists()
 
@@ -260,7 +266,7 @@ def test_a_server_that_is_not_root_and_has_no_bubblewrap_says_so(monkeypatch: py
 
 @needs("nix", "git")
 def test_the_real_runner_builds_as_the_other_user_in_a_store_of_its_own(data: Path) -> None:
-    executor = LocalExecutor(ExecutorSettings(), data, build_bundle().data)
+    executor = LocalExecutor(SERVER_ID, ExecutorSettings(), data, build_bundle().data)
     repo = data.parent / "repo"
     commit = copy_repo(repo, FLAKES / "mixed")
     found = attributes_of(run(executor, evaluation_order(repo, commit)))["packages.x86_64-linux.dependent"]
@@ -274,7 +280,7 @@ def test_the_real_runner_builds_as_the_other_user_in_a_store_of_its_own(data: Pa
 @needs("nix", "git")
 @pytest.mark.parametrize("name", ["path-input", "read-file", "builder"])
 def test_a_hostile_flake_gets_nothing_of_the_server(data: Path, name: str) -> None:
-    executor = LocalExecutor(ExecutorSettings(), data, build_bundle().data)
+    executor = LocalExecutor(SERVER_ID, ExecutorSettings(), data, build_bundle().data)
     repo = data.parent / "repo"
     commit = hostile_repo(repo, name, data / "keys" / "key")
     server = run(executor, evaluation_order(repo, commit))
@@ -294,8 +300,8 @@ def run(executor: LocalExecutor, order: dict[str, object]) -> RunnerServer:
     server = RunnerServer(order)
     try:
         executor.start(StartOrder(ATTEMPT, TOKEN, server.url))
-        ended = end_of(executor)
+        end = end_of(executor)
     finally:
         server.close()
-    assert ended == RunnerEnded(ATTEMPT, 0, False, "")
+    assert end == RunnerEnded(ATTEMPT, Reason.NODE_LOST, ended("exit code 0"))
     return server

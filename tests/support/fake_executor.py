@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from albatros.domain.states import Reason
 from albatros.errors import ExecutorError
-from albatros.executors.base import RunnerEnded, StartOrder
+from albatros.executors.base import RunnerEnded, Slots, StartOrder
 
 SLEEPS = "sleep"
 """A runner with this token runs until it is stopped."""
@@ -21,9 +22,10 @@ class FakeMachine:
 
 
 class FakeExecutor:
-    """`machine` outlives it, as processes outlive a server."""
+    """`machine` outlives it, as processes outlive a server; tests may have it `shared` by several."""
 
     name = "fake"
+    shared = False
 
     def __init__(
         self, machine: FakeMachine | None = None, slots: int = 2, systems: frozenset[str] = frozenset({"x86_64-linux"})
@@ -32,11 +34,11 @@ class FakeExecutor:
         self._slots = slots
         self._systems = systems
 
-    def systems(self) -> frozenset[str]:
-        return self._systems
+    def slots(self) -> list[Slots]:
+        return [Slots(self._systems, max(0, self._slots - len(self.machine.running)), evaluates=True)]
 
-    def free_slots(self) -> int:
-        return max(0, self._slots - len(self.machine.running))
+    def lacks(self, system: str) -> str:
+        return f"the fake builds {', '.join(sorted(self._systems))}, and not {system}"
 
     def start(self, order: StartOrder) -> str:
         if not order.attempt_id.replace("-", "").isalnum():
@@ -48,17 +50,17 @@ class FakeExecutor:
         reference = f"fake-{len(self.machine.started)}"
         self.machine.running[order.attempt_id] = reference
         if order.token == EXITS:
-            self.end(order.attempt_id, 3, "the last words")
+            self.end(order.attempt_id, "exit code 3: the last words")
         return reference
 
     def stop(self, attempt_id: str, *, kill: bool) -> None:
         if attempt_id in self.machine.running:
-            self.end(attempt_id, -9 if kill else 0)
+            self.end(attempt_id, "signal 9" if kill else "exit code 0")
 
-    def end(self, attempt_id: str, exit_code: int | None, stderr: str = "", *, oom: bool = False) -> None:
+    def end(self, attempt_id: str, how: str = "exit code 0", reason: Reason = Reason.NODE_LOST) -> None:
         """Let a runner end."""
         del self.machine.running[attempt_id]
-        self.machine.ended.append(RunnerEnded(attempt_id, exit_code, oom, stderr))
+        self.machine.ended.append(RunnerEnded(attempt_id, reason, f"its runner ended ({how}) without a report"))
 
     def alive(self) -> frozenset[str]:
         return frozenset(self.machine.running)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from albatros.errors import ConfigError
-from albatros.settings import ForgeKind, Settings, ShutdownMode, known_keys, load, sections
+from albatros.settings import ExecutorKind, ForgeKind, Settings, ShutdownMode, known_keys, load, sections
 
 FORGE = """
 [[forges]]
@@ -14,6 +14,7 @@ kind = "gitea"
 url = "https://git.example.org"
 webhook_secret = "from the file"
 """
+NOMAD = "[executor]\nkind = 'nomad'\n"
 OAUTH = """
 oauth_client_id = "an-application"
 oauth_client_secret = "its-secret"
@@ -43,6 +44,15 @@ def test_everything_has_a_default() -> None:
     assert settings.database_url == "sqlite:////var/lib/albatros/albatros.sqlite3"
     assert settings.store_url == "dir:/var/lib/albatros/blobs"
     assert settings.executor.shutdown is ShutdownMode.HAND_BACK
+
+
+@pytest.mark.parametrize(
+    "server", ["", "url = 'https://ci.example.org'", "url = 'http://localhost:1'", "url = 'http://[::1]:1'"]
+)
+def test_nomad_reaches_the_server_by_https_or_on_its_own_machine(config: Path, server: str) -> None:
+    settings = read(config, f"{NOMAD}[server]\n{server}\n[nomad]\ntoken = 'acl-token'\n")
+    assert settings.executor.kind is ExecutorKind.NOMAD
+    assert settings.secrets() == ["acl-token"]
 
 
 def test_the_file_is_read(config: Path) -> None:
@@ -144,7 +154,13 @@ password = "password-1"
         ("[server]\nqqqqqqq = 1\n", "unknown key 'server.qqqqqqq'; known here: listen, url"),
         ("[server]\nurl_file = '/x'\n", "unknown key 'server.url_file'; did you mean 'url'?"),
         ("[executor]\nslots = 0\n", "executor.slots: Input should be greater than or equal to 1"),
-        ("[executor]\nkind = 'nomad'\n", "executor.kind: Input should be 'local'"),
+        ("[executor]\nkind = 'cron'\n", "executor.kind: Input should be 'local' or 'nomad'"),
+        (NOMAD + "[server]\nurl = 'http://ci.example.org'\n", "needs server.url to be https://, and it is http://ci"),
+        (NOMAD + "[server]\nlisten = '0.0.0.0:80'\n", "needs server.url to be https://, and it is http://0.0.0.0:80"),
+        ("[nomad]\naddresses = ['nomad:4646']\n", "nomad: nomad.addresses: ? is no http:// or https:// URL"),
+        ("[nomad]\naddresses = []\n", "nomad.addresses: Tuple should have at least 1 item"),
+        ("[nomad]\ndriver = 'docker'\n", "nomad.driver = 'docker' needs nomad.image"),
+        ("[nomad]\ncert_file = '/c.pem'\n", "nomad.cert_file and nomad.key_file belong together"),
         ("[limits]\njob_seconds = -1\n", "limits.job_seconds: Input should be greater than 0"),
         ("server = 3\n", "server: Input should be a valid dictionary"),
         (FORGE + FORGE, "settings: two forges are named 'home': give each a name of its own"),
