@@ -36,7 +36,9 @@ from albatros.forges.git_hooks import GitHooks
 from albatros.forges.gitea import GiteaForge
 from albatros.forges.gitea_hooks import GiteaHooks
 from albatros.forges.github import GithubForge
+from albatros.forges.github_hooks import GithubHooks
 from albatros.forges.gitlab import GitlabForge
+from albatros.forges.gitlab_hooks import GitlabHooks
 from albatros.forges.oauth import OAuthLogin
 from albatros.http.app import create_app
 from albatros.http.deps import AppContext, RunnerBundle
@@ -250,16 +252,11 @@ def _context(parts: _Parts) -> AppContext:
         permissions=parts.forges,
         writer=parts.writer,
         signals=parts.signals,
-        hooks=_hooks(parts.settings),
+        hooks={item.name: build_hooks(item) for item in parts.settings.forges},
         runner=parts.bundle,
         version=__version__,
         logins=build_logins(parts.settings.forges),
     )
-
-
-def _hooks(settings: Settings) -> dict[str, Hooks]:
-    found = ((item.name, build_hooks(item)) for item in settings.forges)
-    return {name: hooks for name, hooks in found if hooks is not None}
 
 
 def _scheduler(parts: _Parts, local_url: str) -> Scheduler:
@@ -297,15 +294,17 @@ def build_logins(items: Sequence[ForgeSettings]) -> dict[str, Login]:
     return {item.name: OAuthLogin(item) for item in items if item.oauth_client_id}
 
 
-def build_hooks(item: ForgeSettings) -> Hooks | None:
-    """What manages the webhooks of a configured forge; None where they are made by hand."""
+def build_hooks(item: ForgeSettings) -> Hooks:
+    """What manages the webhooks of a configured forge."""
     match item.kind:
         case ForgeKind.GIT:
             return GitHooks(item)
         case ForgeKind.GITEA | ForgeKind.FORGEJO:
             return GiteaHooks(item)
-        case ForgeKind.GITHUB | ForgeKind.GITLAB:
-            return None
+        case ForgeKind.GITHUB:
+            return GithubHooks(item)
+        case ForgeKind.GITLAB:
+            return GitlabHooks(item)
 
 
 def registry_opener(item: RegistrySettings) -> Callable[[], Registry]:

@@ -41,7 +41,7 @@ class Finding:
     text: str
 
 
-def check(loaded: Settings, forge: ForgeSettings, hooks: Hooks | None) -> Iterator[Finding]:
+def check(loaded: Settings, forge: ForgeSettings, hooks: Hooks) -> Iterator[Finding]:
     """The address of the server, the credential for clones, and a test delivery of a repo that was added."""
     subject = f"forge {forge.name}"
     yield from (Finding(verdict, subject, text) for verdict, text in _address(loaded, forge))
@@ -50,9 +50,6 @@ def check(loaded: Settings, forge: ForgeSettings, hooks: Hooks | None) -> Iterat
             Verdict.NOTE, subject, "runners clone with forges.token, which may write: set forges.clone_token to one "
             "that may only read",
         )  # fmt: skip
-    if hooks is None:
-        yield Finding(Verdict.NOTE, subject, "its webhooks are made and tested by hand, on the forge's own pages")
-        return
     try:
         verdict, text = _delivery(loaded, forge.name, hooks)
     except AlbatrosError as error:
@@ -116,8 +113,8 @@ def _delivery(loaded: Settings, forge: str, hooks: Hooks) -> tuple[Verdict, str]
         database.dispose()
     return Verdict.MISSING, (
         f"a test of {repo.full_name} did not arrive at {url} within {ARRIVAL_SECONDS:.0f} s: is the server running, "
-        "does the address lead to it, and may the forge call it (Gitea: [webhook] ALLOWED_HOST_LIST)? The webhook's "
-        "page on the forge shows what it was answered"
+        "does the address lead to it, and may the forge call it (Gitea: [webhook] ALLOWED_HOST_LIST; GitLab: outbound "
+        "requests in the admin area)? The webhook's page on the forge shows what it was answered"
     )
 
 

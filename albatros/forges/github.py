@@ -50,12 +50,8 @@ class GithubForge:
         self.name = settings.name
         self._url = settings.url.rstrip("/")
         self._secret = settings.webhook_secret.get_secret_value()
-        self._token = settings.token.get_secret_value()
         self._clone_token = settings.cloning_token
-        headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        self._api = RestClient(self.name, api_address(self._url), headers)
+        self._api = api_client(settings)
 
     def close(self) -> None:
         """Close the connections to the API."""
@@ -65,7 +61,7 @@ class GithubForge:
         said = headers.get(_SIGNATURE.lower(), "")
         if said and not said.startswith("sha256="):
             raise UnauthorizedError(f"{_SIGNATURE} does not begin with sha256=: this is no webhook of GitHub")
-        payload.check_signature(self._secret, said.removeprefix("sha256="), body, _SIGNATURE)
+        payload.check_repo_signature(self._secret, said.removeprefix("sha256="), body, _SIGNATURE)
 
     def parse(self, headers: Mapping[str, str], body: bytes) -> Inbound:
         delivery = payload.required_header(headers, "X-GitHub-Delivery", payload.MAX_ID)
@@ -86,7 +82,7 @@ class GithubForge:
         return Inbound(delivery, event, repo, (payload.read_push(data, ref, "name"),))
 
     def describe(self, owner: str, name: str) -> RepoInfo:
-        found = self._api.get(_repo_path(owner, name))
+        found = self._api.get(repo_path(owner, name))
         if found is None:
             raise NotFoundError(f"{self.name} has no repo {owner}/{name}, or hides it: check forges.token")
         try:
@@ -100,7 +96,7 @@ class GithubForge:
     def heads(self, owner: str, name: str) -> Mapping[str, str]:
         found: dict[str, str] = {}
         for kind, prefix in (("branches", BRANCH_PREFIX), ("tags", TAG_PREFIX)):
-            for item in self._pages(f"{_repo_path(owner, name)}/{kind}?"):
+            for item in self._pages(f"{repo_path(owner, name)}/{kind}?"):
                 ref, commit = prefix + str(item.get("name")), payload.child(item, "commit").get("sha")
                 if isinstance(commit, str) and is_commit(commit) and is_ref(ref):
                     found[ref] = commit
@@ -111,7 +107,7 @@ class GithubForge:
         if number is not None:
             return pulls.head_of(self.pull(owner, name, number))
         short = quote(ref.removeprefix("refs/"), safe="/")
-        found = payload.as_object(self._api.get(f"{_repo_path(owner, name)}/commits/{short}", _NO_COMMIT))
+        found = payload.as_object(self._api.get(f"{repo_path(owner, name)}/commits/{short}", _NO_COMMIT))
         commit, said = found.get("sha"), payload.child(found, "commit")
         if not isinstance(commit, str) or not is_commit(commit):
             return None
@@ -120,7 +116,7 @@ class GithubForge:
         return Head(commit, author, payload.text(said, "message"), payload.asks(said))
 
     def permission(self, owner: str, name: str, login: str, subject: str = "") -> Permission:
-        found = self._api.get(f"{_repo_path(owner, name)}/collaborators/{quote(login, safe='')}/permission")
+        found = self._api.get(f"{repo_path(owner, name)}/collaborators/{quote(login, safe='')}/permission")
         answer = payload.as_object(found)
         if subject and str(payload.child(answer, "user").get("id")) != subject:
             return Permission.NONE
@@ -128,11 +124,11 @@ class GithubForge:
         return Permission(said) if said in list(Permission) else Permission.NONE
 
     def pull(self, owner: str, name: str, number: int) -> Pull | None:
-        found = self._api.get(f"{_repo_path(owner, name)}/pulls/{number}")
+        found = self._api.get(f"{repo_path(owner, name)}/pulls/{number}")
         return pulls.answered(self.name, found) if found is not None else None
 
     def open_pulls(self, owner: str, name: str) -> Iterable[Pull]:
-        for item in self._pages(f"{_repo_path(owner, name)}/pulls?state=open&"):
+        for item in self._pages(f"{repo_path(owner, name)}/pulls?state=open&"):
             yield pulls.answered(self.name, item)
 
     def clone_source(self, owner: str, name: str) -> CloneSource:
@@ -146,7 +142,7 @@ class GithubForge:
             "description": status.description,
             "target_url": status.target_url,
         }
-        self._api.post(f"{_repo_path(owner, name)}/statuses/{quote(status.commit, safe='')}", body)
+        self._api.post(f"{repo_path(owner, name)}/statuses/{quote(status.commit, safe='')}", body)
 
     def _pages(self, path: str) -> Iterable[Mapping[str, object]]:
         for page in range(1, MAX_PAGES + 1):
@@ -157,6 +153,14 @@ class GithubForge:
             if len(items) < PAGE:
                 return
         raise ForgeError(f"{self.name}: {path} has more than {MAX_PAGES} pages; delete some branches or tags")
+
+
+def api_client(settings: ForgeSettings) -> RestClient:
+    """Calls the REST API with the configured token."""
+    headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
+    if token := settings.token.get_secret_value():
+        headers["Authorization"] = f"Bearer {token}"
+    return RestClient(settings.name, api_address(settings.url.rstrip("/")), headers)
 
 
 def api_address(url: str) -> str:
@@ -172,5 +176,6 @@ def context_of(context: str) -> str:
     return f"{context[:CONTEXT_LENGTH]} [{mark}]"
 
 
-def _repo_path(owner: str, name: str) -> str:
+def repo_path(owner: str, name: str) -> str:
+    """Where a repo is below the API."""
     return f"/repos/{quote(owner, safe='')}/{quote(name, safe='')}"

@@ -1,16 +1,11 @@
 """GitLab: webhooks, the API under /api/v4, commit statuses.
 
-A signing token (`whsec_…`) signs as Standard Webhooks has it; the older secret token is only compared, and counts only
-where no signing token is configured. A merge request's head is `refs/merge-requests/N/head`.
+A merge request's head is `refs/merge-requests/N/head`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import hmac
-import time
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from urllib.parse import quote
@@ -18,18 +13,16 @@ from urllib.parse import quote
 from albatros.domain.inbound import Head, Inbound, Pull, RepoInfo
 from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, is_commit, is_ref, pull_number
 from albatros.domain.states import BuildState
-from albatros.errors import BadInputError, ConfigError, ForgeError, NotFoundError, UnauthorizedError
+from albatros.errors import BadInputError, ForgeError, NotFoundError
 from albatros.forges import gitlab_payload, payload, pulls
 from albatros.forges.base import CloneSource, CommitStatus, Permission
+from albatros.forges.gitlab_secret import GitlabSecret
 from albatros.forges.rest import RestClient
 from albatros.settings import ForgeSettings
 
 PAGE = 100
 MAX_PAGES = 200
-TOLERANCE_SECONDS = 300
-MAX_SIGNATURES = 10
 MAX_LOGIN = 255
-SIGNING_PREFIX = "whsec_"
 _REPORTER, _DEVELOPER, _MAINTAINER = 20, 30, 40
 """Access levels (REST API, "Members"); a guest of a private project does not see its code."""
 _WORDS = {
@@ -57,37 +50,23 @@ class GitlabForge:
     def __init__(self, settings: ForgeSettings) -> None:
         self.name = settings.name
         self._url = settings.url.rstrip("/")
-        secret = settings.webhook_secret.get_secret_value()
-        self._signing_key = _signing_key(settings.name, secret)
-        self._secret_token = secret
-        self._token = settings.token.get_secret_value()
+        self._secret = GitlabSecret(settings.name, settings.webhook_secret.get_secret_value())
         self._clone_token = settings.cloning_token
-        headers = {"PRIVATE-TOKEN": self._token} if self._token else {}
-        self._api = RestClient(self.name, f"{self._url}/api/v4", headers)
+        self._api = api_client(settings)
 
     def close(self) -> None:
         """Close the connections to the API."""
         self._api.close()
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> None:
-        signature = headers.get("webhook-signature", "")
-        if self._signing_key is not None:
-            _check_signature(self._signing_key, headers, body)
-        elif signature:
-            raise UnauthorizedError(
-                "the webhook is signed, and forges.webhook_secret is not its signing token: set it to whsec_…"
-            )
-        elif not _same(headers.get("x-gitlab-token", ""), self._secret_token):
-            raise UnauthorizedError(
-                "X-Gitlab-Token is missing or not forges.webhook_secret: set the same on both sides"
-            )
+        self._secret.check(headers, body)
 
     def parse(self, headers: Mapping[str, str], body: bytes) -> Inbound:
         event = payload.required_header(headers, "X-Gitlab-Event", payload.MAX_EVENT)
         return gitlab_payload.read(_delivery(headers, body), event, payload.read_object(body))
 
     def describe(self, owner: str, name: str) -> RepoInfo:
-        found = self._api.get(_project_path(owner, name))
+        found = self._api.get(project_path(owner, name))
         if found is None:
             raise NotFoundError(f"{self.name} has no project {owner}/{name}, or hides it: check forges.token")
         try:
@@ -101,7 +80,7 @@ class GitlabForge:
     def heads(self, owner: str, name: str) -> Mapping[str, str]:
         found: dict[str, str] = {}
         for kind, prefix in (("branches", BRANCH_PREFIX), ("tags", TAG_PREFIX)):
-            for item in self._pages(f"{_project_path(owner, name)}/repository/{kind}?"):
+            for item in self._pages(f"{project_path(owner, name)}/repository/{kind}?"):
                 ref, commit = prefix + str(item.get("name")), payload.child(item, "commit").get("id")
                 if isinstance(commit, str) and is_commit(commit) and is_ref(ref):
                     found[ref] = commit
@@ -113,7 +92,7 @@ class GitlabForge:
             return pulls.head_of(self.pull(owner, name, number))
         kind = "tags" if ref.startswith(TAG_PREFIX) else "branches"
         short = quote(ref.removeprefix(TAG_PREFIX).removeprefix(BRANCH_PREFIX), safe="")
-        found = self._api.get(f"{_project_path(owner, name)}/repository/{kind}/{short}")
+        found = self._api.get(f"{project_path(owner, name)}/repository/{kind}/{short}")
         commit = payload.child(payload.as_object(found), "commit")
         sha = commit.get("id")
         if not isinstance(sha, str) or not is_commit(sha):
@@ -123,7 +102,7 @@ class GitlabForge:
     def permission(self, owner: str, name: str, login: str, subject: str = "") -> Permission:
         if not login or len(login) > MAX_LOGIN:
             return Permission.NONE
-        project = self._api.get(_project_path(owner, name))
+        project = self._api.get(project_path(owner, name))
         if project is None:
             return Permission.NONE
         least = Permission.READ if payload.as_object(project).get("visibility") == "public" else Permission.NONE
@@ -132,7 +111,7 @@ class GitlabForge:
         ids = [one.get("id") for one in found if str(one.get("username")).casefold() == login.casefold()]
         if len(ids) != 1 or not isinstance(ids[0], int) or subject not in {"", str(ids[0])}:
             return Permission.NONE
-        member = payload.as_object(self._api.get(f"{_project_path(owner, name)}/members/all/{ids[0]}"))
+        member = payload.as_object(self._api.get(f"{project_path(owner, name)}/members/all/{ids[0]}"))
         level = member.get("access_level")
         if not isinstance(level, int) or member.get("state") != "active":
             return least
@@ -141,11 +120,11 @@ class GitlabForge:
         return Permission.WRITE if level >= _DEVELOPER else Permission.READ if level >= _REPORTER else least
 
     def pull(self, owner: str, name: str, number: int) -> Pull | None:
-        found = self._api.get(f"{_project_path(owner, name)}/merge_requests/{number}")
+        found = self._api.get(f"{project_path(owner, name)}/merge_requests/{number}")
         return self._read_merge_request(found) if found is not None else None
 
     def open_pulls(self, owner: str, name: str) -> Iterable[Pull]:
-        for item in self._pages(f"{_project_path(owner, name)}/merge_requests?state=opened&"):
+        for item in self._pages(f"{project_path(owner, name)}/merge_requests?state=opened&"):
             yield self._read_merge_request(item)
 
     def _read_merge_request(self, item: object) -> Pull:
@@ -168,7 +147,7 @@ class GitlabForge:
         }
         if status.ref:
             body["ref"] = status.ref.removeprefix(BRANCH_PREFIX).removeprefix(TAG_PREFIX)
-        path = f"{_project_path(owner, name)}/statuses/{quote(status.commit, safe='')}"
+        path = f"{project_path(owner, name)}/statuses/{quote(status.commit, safe='')}"
         try:
             self._api.post(path, body)
         except ForgeError as error:
@@ -181,7 +160,7 @@ class GitlabForge:
         An open status is not moved back to another open one either; its end is still to come.
         """
         commit = quote(status.commit, safe="")
-        path = f"{_project_path(owner, name)}/repository/commits/{commit}/statuses"
+        path = f"{project_path(owner, name)}/repository/commits/{commit}/statuses"
         found = self._api.get(f"{path}?name={quote(status.context, safe='')}&order_by=id&sort=desc&per_page=1")
         newest = payload.as_object(found[0]) if isinstance(found, list) and found else {}
         shown = newest.get("status")
@@ -198,44 +177,16 @@ class GitlabForge:
         raise ForgeError(f"{self.name}: {path} has more than {MAX_PAGES} pages; delete some branches or tags")
 
 
-def _project_path(owner: str, name: str) -> str:
+def api_client(settings: ForgeSettings) -> RestClient:
+    """Calls the REST API with the configured token."""
+    token = settings.token.get_secret_value()
+    headers = {"PRIVATE-TOKEN": token} if token else {}
+    return RestClient(settings.name, f"{settings.url.rstrip('/')}/api/v4", headers)
+
+
+def project_path(owner: str, name: str) -> str:
+    """Where a project is below the API."""
     return f"/projects/{quote(f'{owner}/{name}', safe='')}"
-
-
-def _signing_key(forge: str, secret: str) -> bytes | None:
-    """The key that a signing token holds; None for the older kind of secret. Raises ConfigError."""
-    if not secret.startswith(SIGNING_PREFIX):
-        return None
-    try:
-        key = base64.b64decode(secret.removeprefix(SIGNING_PREFIX), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if not key:
-        raise ConfigError(f"forges.{forge}.webhook_secret begins with {SIGNING_PREFIX} and goes on with no base64")
-    return key
-
-
-def _check_signature(key: bytes, headers: Mapping[str, str], body: bytes) -> None:
-    """One of the signatures side by side must fit (Standard Webhooks). Raises UnauthorizedError."""
-    message, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    said = headers.get("webhook-signature", "").split()[:MAX_SIGNATURES]
-    if not message or not said:
-        raise UnauthorizedError(
-            "the webhook is not signed: set GitLab's signing token, a secret token does not do here"
-        )
-    sent = int(stamp) if stamp.isascii() and stamp.isdigit() and len(stamp) < 16 else 0
-    if abs(time.time() - sent) > TOLERANCE_SECONDS:
-        raise UnauthorizedError(
-            f"webhook-timestamp is over {TOLERANCE_SECONDS} s from this server's clock: set the clocks, send it again"
-        )
-    signed = b".".join((message.encode("utf-8", "replace"), stamp.encode(), body))
-    wanted = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
-    if not any([_same(one, f"v1,{wanted}") for one in said]):  # noqa: C419 - all are compared, whichever fits
-        raise UnauthorizedError("webhook-signature does not fit the body: check that both sides have the same token")
-
-
-def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
 
 
 def _delivery(headers: Mapping[str, str], body: bytes) -> str:

@@ -63,8 +63,15 @@ class RestClient:
 
     def post(self, path: str, body: Mapping[str, object]) -> object:
         """Send JSON and return the JSON answer. Raises ForgeError or ForgeUnavailableError."""
-        answer = self._call("POST", path, body, {})
-        self._check("POST", path, answer)
+        return self._send("POST", path, body)
+
+    def patch(self, path: str, body: Mapping[str, object]) -> object:
+        """Change what is at a path and return the JSON answer. Raises ForgeError or ForgeUnavailableError."""
+        return self._send("PATCH", path, body)
+
+    def _send(self, method: str, path: str, body: Mapping[str, object]) -> object:
+        answer = self._call(method, path, body, {})
+        self._check(method, path, answer)
         return self._decode(path, answer.body)
 
     def _remember(self, path: str, answer: _Answer) -> None:
@@ -170,10 +177,14 @@ def _seconds_to_wait(answer: _Answer) -> float | None:
 
 
 def _reason(answer: bytes) -> str:
-    """What the forge itself says, out of its JSON `message`."""
+    """What the forge itself says: `message`, with GitHub's `errors` behind it; GitLab has `error` too, or a list."""
     try:
         value = json.loads(answer)
+        if not isinstance(value, dict):
+            return ""
+        said, errors = [value.get("message") or value.get("error")], value.get("errors")
+        said += [one.get("message") for one in errors if isinstance(one, dict)] if isinstance(errors, list) else []
+        texts = [one if isinstance(one, str) else json.dumps(one) for one in said if one]
     except (ValueError, RecursionError):
         return ""
-    message = value.get("message") if isinstance(value, dict) else None
-    return f" ({one_line(message, 200)})" if isinstance(message, str) and message else ""
+    return f" ({one_line(': '.join(texts), 200)})" if texts else ""

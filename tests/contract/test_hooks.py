@@ -1,4 +1,4 @@
-"""One suite for every forge whose webhooks can be managed: bare repositories, and Gitea, real and as faked."""
+"""One suite for the webhooks of every forge: bare repositories, the other four as the tests fake them, a real Gitea."""
 
 import hashlib
 import hmac
@@ -11,21 +11,17 @@ from typing import cast
 import pytest
 from pydantic import SecretStr
 
-from albatros.errors import ForgeError, ForgeUnavailableError, NotFoundError
+from albatros.errors import ForgeError, NotFoundError
 from albatros.forges.base import Hooks, HookState
 from albatros.forges.git_hooks import GitHooks
 from albatros.forges.gitea import GiteaForge
-from albatros.forges.gitea_hooks import EVENTS, GiteaHooks
+from albatros.forges.gitea_hooks import GiteaHooks
 from albatros.forges.payload import secret_of_repo
 from albatros.settings import ForgeKind
 from tests.services.gitea_server import GiteaServer
-from tests.support.fake_gitea import FakeGitea, FakeRepo, fake_gitea
-from tests.support.forge_worlds import Listener, bare_world, settings, sign
+from tests.support.fake_hooks import FAKES, URL, open_fake
+from tests.support.forge_worlds import SECRET, Listener, bare_world, settings, sign
 from tests.support.hooks import MemoryHooks
-
-URL = "https://ci.example.org/webhooks/home"
-OTHER = "https://elsewhere.example.org/hook"
-SECRET = "s3cret"
 
 
 @dataclass(frozen=True)
@@ -48,11 +44,9 @@ def git_world(stack: ExitStack) -> World:
 
 
 def fake_world(kind: ForgeKind, stack: ExitStack) -> World:
-    fake = stack.enter_context(fake_gitea())
-    repo = fake.repos["alba/hello"] = FakeRepo()
-    hooks = GiteaHooks(settings(kind, fake.url, fake.token))
-    stack.callback(hooks.close)
-    return World(hooks, lambda: next(iter(repo.hooks.values())).update(active=False))
+    fake = open_fake(kind, stack)
+    spoiled = {"push_events": False} if kind is ForgeKind.GITLAB else {"active": False}
+    return World(fake.hooks, lambda: next(iter(fake.repo.hooks.values())).update(spoiled))
 
 
 def fresh_repo(gitea: GiteaServer) -> None:
@@ -79,7 +73,7 @@ def real_world(gitea: GiteaServer, stack: ExitStack) -> World:
     return World(hooks, spoil)
 
 
-@pytest.fixture(params=["memory", "git", "fake gitea", "fake forgejo", "gitea"])
+@pytest.fixture(params=["memory", "git", *FAKES, "gitea"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     with ExitStack() as stack:
         if request.param == "memory":
@@ -191,75 +185,7 @@ def test_a_repo_that_is_not_there() -> None:
             hooks.ensure("alba", "nothing", URL)
 
 
-# Gitea and Forgejo.
-
-
-@pytest.fixture
-def fake() -> Iterator[tuple[FakeGitea, FakeRepo, GiteaHooks]]:
-    with fake_gitea() as server:
-        repo = server.repos["alba/hello"] = FakeRepo()
-        hooks = GiteaHooks(settings(ForgeKind.FORGEJO, server.url, server.token))
-        yield server, repo, hooks
-        hooks.close()
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"active": False}, "is not active"),
-        ({"events": ["push"]}, "does not tell of delete, pull_request, release"),
-        ({"events": None}, "does not tell of push"),
-        ({"config": {"url": URL, "content_type": "form"}}, "does not send application/json"),
-        ({"branch_filter": "main"}, "some branches only"),
-    ],
-    ids=str,
-)
-def test_each_difference_is_named_and_repaired(
-    fake: tuple[FakeGitea, FakeRepo, GiteaHooks], change: dict[str, object], said: str
-) -> None:
-    _, repo, hooks = fake
-    hooks.ensure("alba", "hello", URL)
-    repo.hooks[1].update(change)
-    assert said in hooks.look("alba", "hello", URL).text
-    repaired = hooks.ensure("alba", "hello", URL)
-    assert "repaired" in repaired.text
-    assert said in repaired.text
-    assert (list(repo.hooks), repo.hooks[2]["type"]) == ([2], "forgejo")
-    assert hooks.look("alba", "hello", URL).state is HookState.READY
-
-
-def test_hooks_to_elsewhere_stay_and_doubles_go(fake: tuple[FakeGitea, FakeRepo, GiteaHooks]) -> None:
-    _, repo, hooks = fake
-    for number in range(70):
-        config = {"url": OTHER if number < 60 else URL, "content_type": "json"}
-        repo.hooks[100 + number] = {"id": 100 + number, "active": True, "events": list(EVENTS), "config": config}
-    assert "is there 10 times" in hooks.look("alba", "hello", URL).text
-    hooks.ensure("alba", "hello", URL)
-    assert len(repo.hooks) == 61
-    hooks.remove("alba", "hello", URL)
-    assert {str(cast("dict[str, str]", hook["config"])["url"]) for hook in repo.hooks.values()} == {OTHER}
-
-
-def test_a_token_that_may_not_see_hooks(fake: tuple[FakeGitea, FakeRepo, GiteaHooks]) -> None:
-    server, _, hooks = fake
-    with pytest.raises(ForgeError, match="has to be administrator"):
-        hooks.look("alba", "nothing", URL)
-    server.answer = 403, {}, b'{"message": "token does not have at least one of required scope(s)"}'
-    with pytest.raises(ForgeError, match=r"forges\.token .* required scope"):
-        hooks.ensure("alba", "hello", URL)
-    server.answer = 500, {}, b""
-    with pytest.raises(ForgeUnavailableError):
-        hooks.ensure("alba", "hello", URL)
-
-
-def test_a_test_delivery_is_asked_of_the_hook_that_points_here(fake: tuple[FakeGitea, FakeRepo, GiteaHooks]) -> None:
-    _, repo, hooks = fake
-    with pytest.raises(ForgeError, match="repo add"):
-        hooks.ring("alba", "hello", URL)
-    hooks.ensure("alba", "hello", OTHER)
-    hooks.ensure("alba", "hello", URL)
-    assert hooks.ring("alba", "hello", URL)
-    assert repo.rung == [2]
+# A real Gitea.
 
 
 def test_a_real_gitea_signs_with_the_secret_that_was_set_again(gitea: GiteaServer) -> None:

@@ -29,6 +29,10 @@ class FakeRepo:
     rung: list[int] = field(default_factory=list)
     """Webhooks that a test delivery was asked of."""
     made_hooks: int = 0
+    hook_secrets: dict[int, str] = field(default_factory=dict)
+    """What signs the deliveries of a webhook; never shown."""
+    administered: bool = True
+    """Whether the token's user is administrator of it."""
 
     def collaborator(self, login: str) -> tuple[int, object]:
         """What Gitea and GitHub answer of a person; ids count from 1."""
@@ -103,7 +107,7 @@ def serve(state: S) -> Iterator[S]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - the base class names them
+        do_GET = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815 - the base class names them
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
             pass

@@ -7,11 +7,14 @@ requests as in "Best practices for using the REST API".
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import cast
 from urllib.parse import unquote
 
 from tests.support.fake_forge import FakeForge, FakeRepo, Query, page_of, serve
 
-_KINDS = "branches|tags|statuses|commits|collaborators|pulls"
+_KINDS = "branches|tags|statuses|commits|collaborators|pulls|hooks"
+_MOST_HOOKS = 20
+Json = Mapping[str, object]
 
 
 class FakeGithub(FakeForge):
@@ -34,6 +37,8 @@ class FakeGithub(FakeForge):
             return 200, {"full_name": matched[1], "private": repo.private, "default_branch": branch}
         if kind == "statuses":
             return self._post_status(repo, item, body) if method == "POST" else (404, None)
+        if kind == "hooks":
+            return _hooks(repo, method, item, query, body)
         if kind == "collaborators":
             return repo.collaborator(item.removesuffix("/permission"))
         if kind == "commits":
@@ -66,6 +71,40 @@ class FakeGithub(FakeForge):
             return 422, {"message": "Validation Failed"}
         repo.statuses[commit, str(body["context"]).lower()] = body
         return 201, body
+
+
+def _hooks(repo: FakeRepo, method: str, item: str, query: Query, body: object) -> tuple[int, object]:
+    """The API of webhooks ("Repository webhooks"): hidden from who is no administrator, one of an address."""
+    number, _, ping = item.partition("/")
+    if not repo.administered or (number and int(number) not in repo.hooks):
+        return 404, {"message": "Not Found"}
+    if method == "GET":
+        return 200, page_of(list(repo.hooks.values()), query, "per_page", 100)
+    if method == "DELETE":
+        del repo.hooks[int(number)]
+        return 204, None
+    if ping == "pings":
+        repo.rung.append(int(number))
+        return 204, None
+    assert isinstance(body, dict)
+    config: dict[str, object] = {"content_type": "form", "insecure_ssl": "0", **body["config"]}
+    if method == "POST":
+        if any(cast("Json", hook["config"])["url"] == config["url"] for hook in repo.hooks.values()):
+            return _invalid("Hook already exists on this repository")
+        for event in body["events"]:
+            if sum(event in cast("list[str]", hook["events"]) for hook in repo.hooks.values()) >= _MOST_HOOKS:
+                return _invalid(f'The "{event}" event cannot have more than {_MOST_HOOKS} hooks')
+        repo.made_hooks += 1
+        number = str(repo.made_hooks)
+    repo.hook_secrets[int(number)] = str(config.get("secret", ""))
+    shown = {**config, **({"secret": "********"} if config.get("secret") else {})}
+    hook = {"active": body["active"], "events": body["events"], "config": shown}
+    repo.hooks[int(number)] = {"type": "Repository", "id": int(number), "name": "web", **hook}
+    return (201 if method == "POST" else 200), repo.hooks[int(number)]
+
+
+def _invalid(why: str) -> tuple[int, object]:
+    return 422, {"message": "Validation Failed", "errors": [{"resource": "Hook", "code": "custom", "message": why}]}
 
 
 @contextmanager

@@ -4,6 +4,7 @@ A commit status that is open is not told its state again, and never goes back fr
 400 "Cannot transition status" then. One that has ended is followed by a new one.
 """
 
+import base64
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from urllib.parse import unquote
 from tests.support.fake_forge import FakeForge, FakeRepo, Query, page_of, serve
 
 _RANK = {"pending": 0, "running": 1}
+_MOST_HOOKS = 100
+_KEY_BYTES = 32
+_SECRETS = "token", "signing_token"
 _LEVELS = {"guest": 10, "reporter": 20, "developer": 30, "maintainer": 40, "owner": 50}
 
 
@@ -22,6 +26,7 @@ class FakeGitlab(FakeForge):
 
     etags = True
     blocked: set[str] = field(default_factory=set)
+    knows_signing_tokens: bool = True
 
     def authorized(self, headers: Mapping[str, str]) -> bool:
         return headers.get("private-token") == self.token
@@ -46,6 +51,8 @@ class FakeGitlab(FakeForge):
 
     def _inside(self, repo: FakeRepo, method: str, path: str, query: Query, body: object) -> tuple[int, object]:
         first, _, rest = path.partition("/")
+        if first == "hooks":
+            return self._hooks(repo, method, rest, query, body)
         if first == "statuses" and method == "POST":
             return self._post_status(repo, rest, body)
         if first == "members":
@@ -72,6 +79,43 @@ class FakeGitlab(FakeForge):
             return 404, {"message": "404 Not found"}
         state = "blocked" if login in self.blocked else "active"
         return 200, {"username": login, "state": state, "access_level": _LEVELS[repo.people[login]]}
+
+    def _hooks(self, repo: FakeRepo, method: str, item: str, query: Query, body: object) -> tuple[int, object]:
+        """The API of webhooks ("Project webhooks"): for maintainers, and as many of an address as one likes."""
+        number, _, test = item.partition("/")
+        if not repo.administered:
+            return 403, {"message": "403 Forbidden"}
+        if number and int(number) not in repo.hooks:
+            return 404, {"message": "404 Not found"}
+        if method == "GET":
+            return 200, page_of(list(repo.hooks.values()), query, "per_page", 100)
+        if method == "DELETE":
+            del repo.hooks[int(number)]
+            return 204, None
+        if test == "test/push_events":
+            if not repo.branches:
+                return 422, {"message": "Ensure the project has at least one commit."}
+            repo.rung.append(int(number))
+            return 201, {"message": "201 Created"}
+        assert isinstance(body, dict)
+        return self._make_hook(repo, body)
+
+    def _make_hook(self, repo: FakeRepo, body: Mapping[str, object]) -> tuple[int, object]:
+        if not str(body["url"]).startswith(("http://", "https://")):
+            return 422, {"error": "Invalid url given"}
+        if len(repo.hooks) >= _MOST_HOOKS:
+            return 422, {"message": {"base": [f"Maximum number of project hooks ({_MOST_HOOKS}) exceeded"]}}
+        signing = str(body.get("signing_token", ""))
+        if signing and len(base64.b64decode(signing.removeprefix("whsec_"), validate=True)) != _KEY_BYTES:
+            return 422, {"message": {"signing_token": ["must be whsec_ and the base64 of 32 bytes"]}}
+        repo.made_hooks += 1
+        secret = body.get("signing_token") if self.knows_signing_tokens else None
+        repo.hook_secrets[repo.made_hooks] = str(secret or body.get("token", ""))
+        defaults = {"alert_status": "executable", "disabled_until": None, "push_events_branch_filter": None}
+        shown = {key: value for key, value in body.items() if key not in _SECRETS}
+        told = {f"{key}_present": bool(body.get(key)) for key in _SECRETS} if self.knows_signing_tokens else {}
+        repo.hooks[repo.made_hooks] = {"id": repo.made_hooks, **defaults, **shown, **told}
+        return 201, repo.hooks[repo.made_hooks]
 
     def _post_status(self, repo: FakeRepo, commit: str, body: object) -> tuple[int, object]:
         assert isinstance(body, dict)

@@ -385,11 +385,11 @@ class FakeGitlabWorld(FakeWorld):
         return {**gitlab_headers(body, f"d{self._sent}"), self.event_header: event}, body
 
 
-def gitlab_headers(body: bytes, message: str, at: float | None = None) -> dict[str, str]:
+def gitlab_headers(body: bytes, message: str, at: float | None = None, key: str = GITLAB_TOKEN) -> dict[str, str]:
     """The headers of a webhook that GitLab signs at a time: now."""
     stamp = str(int(time.time() if at is None else at))
-    key = base64.b64decode(GITLAB_TOKEN.removeprefix("whsec_"))
-    digest = hmac.new(key, f"{message}.{stamp}.".encode() + body, hashlib.sha256).digest()
+    secret = base64.b64decode(key.removeprefix("whsec_"))
+    digest = hmac.new(secret, f"{message}.{stamp}.".encode() + body, hashlib.sha256).digest()
     return {
         "webhook-id": message,
         "webhook-timestamp": stamp,
