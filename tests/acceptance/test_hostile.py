@@ -204,7 +204,7 @@ for method, path in (("GET", "/api/v1/builds"), ("GET", "/api/v1/artifacts"), ("
     try:
         request = urllib.request.Request("{url}" + path, b"{{}}" if method == "POST" else None,
                                          {{"Content-Type": "application/json"}}, method=method)
-        print(path, urllib.request.urlopen(request, timeout=10).status)
+        print(path, urllib.request.urlopen(request, timeout=60).status)
     except urllib.error.HTTPError as error:
         print(path, error.code)
 END

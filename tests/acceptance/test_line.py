@@ -5,8 +5,6 @@ import subprocess
 import sys
 from typing import cast
 
-import pytest
-
 from tests.services.process import free_port
 from tests.services.registry import RegistryServer, start_registry
 from tests.support.flakes import MACHINES, elf, hello, wait_for
@@ -52,7 +50,6 @@ def test_the_line_on_postgresql(hub: RegistryServer, postgres_url: str) -> None:
 
 
 @needs("go")
-@pytest.mark.timeout(240)
 def test_docker_archives_of_a_flake_become_one_image(shared: Line) -> None:
     repo = shared.repo("archives")
     flake = FLAKES / "docker-archive"

@@ -49,7 +49,6 @@ def fill(directory: Path) -> Path:
 
 
 @ROOT_ONLY
-@pytest.mark.timeout(240)
 def test_a_full_store_says_so_and_the_build_goes_on_when_there_is_room(own: Line) -> None:
     with small_disk(own.paths.root / "disk", 512 << 10) as disk:
         own.write_config({"store": {"url": f"dir:{disk / 'blobs'}"}, "limits": {"attempts": 20}})
@@ -68,7 +67,6 @@ def test_a_full_store_says_so_and_the_build_goes_on_when_there_is_room(own: Line
 
 
 @ROOT_ONLY
-@pytest.mark.timeout(240)
 def test_a_full_database_says_so_and_work_goes_on_when_there_is_room(own: Line) -> None:
     with small_disk(own.paths.root / "disk", 24 << 20) as disk:
         own.write_config({"database": {"url": f"sqlite:///{disk / 'small.sqlite3'}"}})
@@ -107,7 +105,6 @@ def test_a_store_that_is_away_says_so_and_the_build_goes_on_when_it_is_back(own:
     check_program(own, "away", "uploaded late")
 
 
-@pytest.mark.timeout(180)
 def test_a_locked_database_says_so_and_nothing_is_lost(own: Line) -> None:
     own.server.start()
     repo = own.repo("locked")

@@ -9,6 +9,7 @@ from selenium.webdriver import Chrome
 
 from tests.support.api import Api
 from tests.support.chromium import chromium
+from tests.support.pages import console
 from tests.support.site import seeded_site
 from tests.tools import require
 
@@ -31,7 +32,7 @@ def shared_browser() -> Iterator[Chrome]:
 def browser(shared_browser: Chrome) -> Iterator[Chrome]:
     """A desktop window without cookies; what the console said must be nothing."""
     shared_browser.execute_cdp_cmd("Network.clearBrowserCookies", {})
-    shared_browser.get_log("browser")  # type: ignore[no-untyped-call]  # selenium has no types for it
+    console(shared_browser)
     yield shared_browser
     shared_browser.get("about:blank")
 

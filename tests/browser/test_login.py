@@ -5,9 +5,7 @@ from contextlib import closing
 
 import pytest
 from selenium.webdriver import Chrome
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.expected_conditions import staleness_of
-from selenium.webdriver.support.wait import WebDriverWait
+from selenium.webdriver.remote.webelement import WebElement
 
 from albatros.forges.base import Permission
 from albatros.forges.oauth import OAuthLogin
@@ -15,6 +13,7 @@ from albatros.settings import ForgeSettings
 from tests.support.api import Api
 from tests.support.chromium import DESKTOP, PHONE, resize
 from tests.support.fake_oauth import CLIENT_ID, CLIENT_SECRET, FakeOAuth, fake_oauth
+from tests.support.pages import console, do, press, roles, text_of, texts_of, type_into, unnamed, until, width
 from tests.tools import needs
 
 pytestmark = needs("chromium")
@@ -41,22 +40,6 @@ def forge(site: Api) -> Iterator[FakeOAuth]:
             object.__setattr__(site.context, "logins", {})
 
 
-def text_of(browser: Chrome, css: str) -> str:
-    return browser.find_element(By.CSS_SELECTOR, css).text
-
-
-def press(browser: Chrome, css: str) -> None:
-    """Click what opens another page, and return when it has."""
-    page = browser.find_element(By.TAG_NAME, "html")
-    browser.find_element(By.CSS_SELECTOR, css).click()
-    WebDriverWait(browser, 10).until(staleness_of(page))
-
-
-def console(browser: Chrome) -> list[object]:
-    found: list[object] = browser.get_log("browser")  # type: ignore[no-untyped-call]  # selenium has no types for it
-    return found
-
-
 def test_the_button_leads_to_the_forge_and_back(site: Api, forge: FakeOAuth, open_page: Opened) -> None:
     path = f"/builds/{site.seeded.private}"
     browser = open_page(path)
@@ -64,7 +47,10 @@ def test_the_button_leads_to_the_forge_and_back(site: Api, forge: FakeOAuth, ope
     console(browser)
     browser = open_page(f"/login?next={path}")
     assert text_of(browser, "a.button.main") == "Log in with home"
-    assert not browser.find_element(By.ID, "token").is_displayed()
+    field = ("textbox", "API token")
+    assert field not in roles(browser)
+    do(browser, "summary", WebElement.click)
+    until(browser, roles, lambda found: field in found)
     press(browser, "a.button.main")
     assert text_of(browser, "h1") == "Rotate the signing keys"
     assert forge.login in text_of(browser, "header")
@@ -78,19 +64,18 @@ def test_a_token_is_made_seen_once_and_revoked(site: Api, forge: FakeOAuth, open
     browser = open_page("/login?next=/settings")
     press(browser, "a.button.main")
     assert "You are ines of the forge home" in text_of(browser, "main")
-    browser.find_element(By.ID, "name").send_keys("laptop")
+    type_into(browser, "#name", "laptop")
     press(browser, "form[action='/settings/tokens'] button")
     token = text_of(browser, "#made")
     assert token.startswith("alb_")
     assert site.with_token(token).get(f"/api/v1/builds/{site.seeded.private}").status_code == 200
-    assert [e.text for e in browser.find_elements(By.CSS_SELECTOR, "tbody th")] == ["laptop"]
+    assert texts_of(browser, "tbody th") == ["laptop"]
     browser.get(site.url + "/settings")
     assert token not in browser.page_source
     resize(browser, PHONE)
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= PHONE.width
+    until(browser, width, PHONE.width.__ge__)
     resize(browser, DESKTOP)
-    for control in browser.find_elements(By.CSS_SELECTOR, "main :is(a, button, input:not([type=hidden]), select)"):
-        assert control.accessible_name, control.get_attribute("outerHTML")
+    assert unnamed(browser) == []
     press(browser, "tbody button")
     assert text_of(browser, ".empty") == "None yet."
     assert site.with_token(token).get("/api/v1/builds").status_code == 401

@@ -5,14 +5,24 @@ from collections.abc import Callable, Iterator
 import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.expected_conditions import staleness_of
-from selenium.webdriver.support.select import Select
-from selenium.webdriver.support.wait import WebDriverWait
 
 from albatros.db import tokens
 from albatros.domain.access import Scope, new_token
 from tests.support.api import Api
 from tests.support.chromium import DESKTOP, PHONE, prefer, resize
+from tests.support.pages import (
+    choose,
+    console,
+    landmarks,
+    leave,
+    press,
+    text_of,
+    texts_of,
+    type_into,
+    unnamed,
+    until,
+    width,
+)
 from tests.tools import needs
 
 pytestmark = needs("chromium")
@@ -62,21 +72,6 @@ def paths(site: Api) -> list[str]:
     ]
 
 
-def text_of(browser: Chrome, css: str) -> str:
-    return browser.find_element(By.CSS_SELECTOR, css).text
-
-
-def leave(browser: Chrome, act: Callable[[], None]) -> None:
-    """Do what opens another page, and return when it has: a key press or click returns before that."""
-    page = browser.find_element(By.TAG_NAME, "html")
-    act()
-    WebDriverWait(browser, 10).until(staleness_of(page))
-
-
-def texts_of(browser: Chrome, css: str) -> list[str]:
-    return [element.text for element in browser.find_elements(By.CSS_SELECTOR, css)]
-
-
 def test_the_newest_builds_come_first_with_their_states_in_words(open_page: Opened) -> None:
     browser = open_page("/")
     assert texts_of(browser, ".builds .title")[:3] == [
@@ -91,11 +86,11 @@ def test_the_newest_builds_come_first_with_their_states_in_words(open_page: Open
 
 def test_builds_are_filtered_by_a_form(open_page: Opened) -> None:
     browser = open_page("/")
-    browser.find_element(By.NAME, "repo").send_keys("alba/hello")
-    Select(browser.find_element(By.NAME, "state")).select_by_value("failed")
-    leave(browser, browser.find_element(By.CSS_SELECTOR, ".filter button").click)
+    type_into(browser, "[name=repo]", "alba/hello")
+    choose(browser, "[name=state]", "failed")
+    press(browser, ".filter button")
     assert texts_of(browser, ".builds .title") == ["Tidy the flake"]
-    assert browser.find_element(By.NAME, "repo").get_attribute("value") == "alba/hello"
+    assert browser.execute_script("return document.querySelector('[name=repo]').value") == "alba/hello"
 
 
 def test_a_build_shows_its_way_its_image_and_where_it_is_published(site: Api, open_page: Opened) -> None:
@@ -128,25 +123,17 @@ def test_a_failed_build_shows_why(site: Api, open_page: Opened) -> None:
 def test_nothing_is_said_on_the_console(site: Api, browser: Chrome) -> None:
     for path in paths(site):
         browser.get(site.url + path)
-        assert browser.get_log("browser") == [], path  # type: ignore[no-untyped-call]  # selenium has no types for it
+        assert console(browser) == [], path
 
 
 def test_every_page_has_landmarks_names_and_one_heading(site: Api, browser: Chrome) -> None:
     for path in paths(site):
         browser.get(site.url + path)
-        assert len(browser.find_elements(By.TAG_NAME, "h1")) == 1, path
-        assert browser.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"
-        assert [e.aria_role for e in browser.find_elements(By.CSS_SELECTOR, "main, header.top, footer")] == [
-            "banner",
-            "main",
-            "contentinfo",
-        ]
-        for control in browser.find_elements(
-            By.CSS_SELECTOR, "a, button, input:not([type=hidden], [hidden]), select, nav"
-        ):
-            assert control.accessible_name, (path, control.get_attribute("outerHTML"))
-        unnamed = browser.find_elements(By.CSS_SELECTOR, "img:not([alt])")
-        assert unnamed == [], path
+        assert len(texts_of(browser, "h1")) == 1, path
+        assert len(texts_of(browser, "html[lang=en]")) == 1, path
+        assert landmarks(browser) == ["banner", "main", "contentinfo"], path
+        assert unnamed(browser) == [], path
+        assert texts_of(browser, "img:not([alt])") == [], path
 
 
 def test_the_keyboard_reaches_the_content_first(open_page: Opened) -> None:
@@ -156,7 +143,7 @@ def test_the_keyboard_reaches_the_content_first(open_page: Opened) -> None:
     assert skip.text == "Skip to the content"
     assert skip.is_displayed()
     skip.send_keys(Keys.ENTER)
-    assert browser.switch_to.active_element.tag_name == "main"
+    until(browser, lambda page: page.switch_to.active_element.tag_name, "main".__eq__)
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -185,8 +172,7 @@ def test_a_phone_needs_no_sideways_scrolling(site: Api, browser: Chrome) -> None
     try:
         for path in paths(site):
             browser.get(site.url + path)
-            width = browser.execute_script("return document.documentElement.scrollWidth")
-            assert width <= PHONE.width, path
+            until(browser, width, PHONE.width.__ge__)
     finally:
         resize(browser, DESKTOP)
 
@@ -199,10 +185,9 @@ def test_a_token_opens_what_is_private_until_the_logout(site: Api, open_page: Op
     browser = open_page(path)
     assert "404" in text_of(browser, "main")
     open_page("/login?next=" + path)
-    field = browser.find_element(By.ID, "token")
-    leave(browser, lambda: field.send_keys(token, Keys.ENTER))
+    leave(browser, lambda: type_into(browser, "#token", token, Keys.ENTER))
     assert text_of(browser, "h1") == "Rotate the signing keys"
     assert "ines" in text_of(browser, "header")
-    leave(browser, browser.find_element(By.CSS_SELECTOR, "header button").click)
+    press(browser, "header button")
     assert "Rotate the signing keys" not in texts_of(browser, ".builds .title")
     assert text_of(browser, "header").endswith("Log in")

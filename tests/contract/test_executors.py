@@ -1,6 +1,7 @@
 """What every executor promises, on the local one and on the fake that other tests use."""
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,7 @@ from tests.support.fake_executor import EXITS, SLEEPS, FakeExecutor, FakeMachine
 from tests.support.zipapps import OBEDIENT, open_directory, zipapp
 
 T = TypeVar("T")
-FIRST = "0a5f7a52-0000-4000-8000-000000000001"
-SECOND = "0a5f7a52-0000-4000-8000-000000000002"
+FIRST, SECOND = str(uuid.uuid4()), str(uuid.uuid4())
 SERVER_ID = "5e7f3a10"
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from tests.support.zipapps import OBEDIENT, open_directory, zipapp
 from tests.tools import needs
 
 SERVER_ID = "5e7f3a10"
-ATTEMPT = "0a5f7a52-0000-4000-8000-00000000000a"
+ATTEMPT = str(uuid.uuid4())  # by which a runner is found on a machine where other test runs have theirs
 SECRET = "the-servers-key-0123456789"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a runner as another user")
 # Tells on stderr what it can read of the files that its token names, and of the server's process.
@@ -58,10 +59,11 @@ print("argv", open("/proc/self/cmdline").read(), file=sys.stderr)
 print("environment", sorted(os.environ), file=sys.stderr)
 print("groups", os.getuid(), os.getgid(), os.getgroups(), file=sys.stderr)
 """
-# Starts a child in a session of its own, as Nix does with builders.
-PARENT = """
-import os, subprocess, sys, time
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(7777)"], start_new_session=True)
+# Starts a child in a session of its own, as Nix does with builders; the number tells test runs apart.
+CHILD = f"import time; time.sleep(7777)  # {os.getpid()}"
+PARENT = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {CHILD!r}], start_new_session=True)
 time.sleep(7777)
 """
 
@@ -147,7 +149,7 @@ def sleepers() -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if b"time.sleep(7777)" in path.read_bytes():
+            if CHILD.encode() in path.read_bytes():
                 found.append(int(path.parent.name))
         except OSError:
             continue

@@ -62,7 +62,7 @@ def test_bytes_and_headers_of_every_size(garage: GarageServer, objects: ObjectSt
     with objects.open("v2/a/blobs/sha256:x") as stream:
         assert stream.read() == data
     for method in ("GET", "HEAD"):
-        with urllib.request.urlopen(ask(garage, f"{prefix}/v2/a/blobs/sha256:x", method), timeout=30) as answer:
+        with urllib.request.urlopen(ask(garage, f"{prefix}/v2/a/blobs/sha256:x", method), timeout=60) as answer:
             assert answer.headers["Content-Type"] == BLOB_HEADERS.content_type
             assert answer.headers["Cache-Control"] == BLOB_HEADERS.cache_control
             assert answer.headers["Content-Length"] == str(size)
@@ -72,7 +72,7 @@ def test_bytes_and_headers_of_every_size(garage: GarageServer, objects: ObjectSt
 def test_one_object_replaces_another_with_its_headers(garage: GarageServer, objects: ObjectStore, prefix: str) -> None:
     objects.put("v2/a/manifests/v1", lambda: io.BytesIO(b"old"), BLOB_HEADERS)
     objects.put("v2/a/manifests/v1", lambda: io.BytesIO(b"new"), INDEX_HEADERS)
-    with urllib.request.urlopen(ask(garage, f"{prefix}/v2/a/manifests/v1"), timeout=30) as answer:
+    with urllib.request.urlopen(ask(garage, f"{prefix}/v2/a/manifests/v1"), timeout=60) as answer:
         assert (answer.read(), answer.headers["Content-Type"]) == (b"new", INDEX_HEADERS.content_type)
 
 
@@ -121,7 +121,7 @@ def test_a_touched_object_is_young_again_and_keeps_its_headers(
     aged = next(objects.walk("v2/")).modified
     while next(objects.walk("v2/")).modified == aged:
         assert objects.touch("v2/a/manifests/v1")
-    with urllib.request.urlopen(ask(garage, f"{prefix}/v2/a/manifests/v1"), timeout=30) as answer:
+    with urllib.request.urlopen(ask(garage, f"{prefix}/v2/a/manifests/v1"), timeout=60) as answer:
         assert (answer.read(), answer.headers["Content-Type"]) == (b"{}", INDEX_HEADERS.content_type)
     assert not objects.touch("v2/a/manifests/gone")
 
@@ -131,7 +131,7 @@ def test_what_is_missing(garage: GarageServer, objects: ObjectStore, prefix: str
     with pytest.raises(NotFoundError, match=f"s3://{BUCKET}/{prefix} has no v2/a/manifests/v1"):
         objects.open("v2/a/manifests/v1")
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(ask(garage, f"{prefix}/v2/a/manifests/v1"), timeout=30)
+        urllib.request.urlopen(ask(garage, f"{prefix}/v2/a/manifests/v1"), timeout=60)
     with caught.value as answer:
         assert answer.code == 404
 

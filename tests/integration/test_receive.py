@@ -106,7 +106,7 @@ def test_same_delivery_at_once_builds_once(inbox: Inbox) -> None:
     receipts: list[Receipt] = []
 
     def send(writer: Writer) -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         receipts.append(receive(inbox.settings, writer, inbox.forge, GOOD, b"{}"))
 
     threads = [threading.Thread(target=send, args=(writer,)) for writer in (inbox.writer, other) * 4]

@@ -22,7 +22,7 @@ from tests.tools import needs
 
 def _status(request: str | urllib.request.Request) -> int:
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -90,7 +90,7 @@ def test_garage_stores_for_its_key_only_and_serves_the_bucket_to_anyone(garage: 
     assert _status(unsigned) == HTTPStatus.FORBIDDEN
     assert _status(_signed_put(garage, f"/{BUCKET}/{name}", b"hello")) == HTTPStatus.OK
     page = urllib.request.Request(f"{garage.web}/{name}", headers={"Host": garage.web_host})
-    with urllib.request.urlopen(page, timeout=10) as answer:
+    with urllib.request.urlopen(page, timeout=60) as answer:
         assert answer.read() == b"hello"
     stranger = urllib.request.Request(f"{garage.web}/{name}", headers={"Host": "other.web.localhost"})
     assert _status(stranger) == HTTPStatus.NOT_FOUND

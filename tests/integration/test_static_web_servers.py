@@ -59,7 +59,7 @@ def test_the_headers_that_clients_need(host: str, image: tuple[Image, MemoryStor
     ):
         for method in ("GET", "HEAD"):
             request = urllib.request.Request(f"http://{host}{path}", method=method)
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 assert answer.headers["Content-Type"] == content_type, path
                 assert answer.headers["Content-Encoding"] is None
                 assert ("immutable" in answer.headers["Cache-Control"]) == (
@@ -72,7 +72,7 @@ def test_the_headers_that_clients_need(host: str, image: tuple[Image, MemoryStor
 )
 def test_what_is_missing_or_private_is_404_and_not_cached(host: str, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"http://{host}{path}", timeout=30)
+        urllib.request.urlopen(f"http://{host}{path}", timeout=60)
     with caught.value as answer:
         assert answer.code == 404
         assert answer.headers["Cache-Control"] is None

@@ -48,15 +48,15 @@ class Gate:
     def __init__(self, writer: Writer) -> None:
         self._entered, self._opened = threading.Event(), threading.Event()
         self._future = writer.submit(self._work)
-        assert self._entered.wait(10)
+        assert self._entered.wait(60)
 
     def _work(self, session: Session) -> None:
         self._entered.set()
-        assert self._opened.wait(10)
+        assert self._opened.wait(60)
 
     def open(self) -> None:
         self._opened.set()
-        self._future.result(10)
+        self._future.result(60)
 
 
 def test_result_comes_after_the_commit(database: Database, writer: Writer) -> None:
@@ -67,7 +67,7 @@ def test_result_comes_after_the_commit(database: Database, writer: Writer) -> No
     seen: list[list[str]] = []
     future = writer.submit(work)
     future.add_done_callback(lambda _: seen.append(names(database)))
-    assert future.result(10) == "made"
+    assert future.result(60) == "made"
     writer.close()
     assert seen == [["a"]]
 
@@ -85,11 +85,11 @@ def test_a_failing_item_undoes_only_itself(database: Database, writer: Writer) -
     last = writer.submit(lambda session: session.add(make_token("c")))
     gate.open()
     with pytest.raises(ValueError, match="no"):
-        bad.result(10)
+        bad.result(60)
     with pytest.raises(IntegrityError):
-        twice.result(10)
+        twice.result(60)
     for future in (*good, last):
-        future.result(10)
+        future.result(60)
     assert names(database) == ["a", "b", "c"]
 
 
@@ -101,7 +101,7 @@ def test_a_batch_is_one_transaction(postgres_url: str, signals: Signals) -> None
     query = text("SELECT pg_current_xact_id()::text")
     futures = [writer.submit(lambda session: session.scalar(query)) for _ in range(20)]
     gate.open()
-    assert len({future.result(10) for future in futures}) == 1
+    assert len({future.result(60) for future in futures}) == 1
     writer.close()
     database.dispose()
 
@@ -121,8 +121,8 @@ def test_parts_of_one_kind_are_written_together(database: Database, writer: Writ
     futures = [writer.submit_part(together, name, alone) for name in ("a", "b")]
     between = writer.submit(partial(add_token, "c"))
     gate.open()
-    between.result(10)
-    assert [future.result(10) for future in futures] == ["A", "B"]
+    between.result(60)
+    assert [future.result(60) for future in futures] == ["A", "B"]
     assert calls == [["a", "b"]]
     assert names(database) == ["a", "b", "c"]
 
@@ -142,7 +142,7 @@ def test_parts_that_fail_together_are_written_alone(database: Database, writer: 
     gate = Gate(writer)
     futures = [writer.submit_part(together, name, partial(alone, name)) for name in ("a", "b", "b", "c")]
     gate.open()
-    outcomes = [future.exception(10) or future.result(10) for future in futures]
+    outcomes = [future.exception(10) or future.result(60) for future in futures]
     assert outcomes[:2] == ["alone", "alone"]
     assert isinstance(outcomes[2], IntegrityError)
     assert outcomes[3] == "alone"
@@ -160,9 +160,9 @@ def test_a_failing_transaction_fails_its_whole_batch(database: Database, writer:
     gate.open()
     for future in (first, last):
         with pytest.raises(DatabaseUnavailableError):
-            future.result(10)
+            future.result(60)
     assert names(database) == []
-    writer.submit(lambda session: session.add(make_token("after"))).result(10)
+    writer.submit(lambda session: session.add(make_token("after"))).result(60)
     assert names(database) == ["after"]
 
 
@@ -170,10 +170,10 @@ def test_topics_are_notified_for_what_was_committed(writer: Writer, signals: Sig
     def broken(session: Session) -> None:
         raise ValueError("no")
 
-    writer.submit(lambda session: session.add(make_token("a")), Topic.SCHEDULER).result(10)
+    writer.submit(lambda session: session.add(make_token("a")), Topic.SCHEDULER).result(60)
     failed = writer.submit(broken, Topic.REPORTER)
     with pytest.raises(ValueError, match="no"):
-        failed.result(10)
+        failed.result(60)
     assert signals.seen(Topic.SCHEDULER) == 1
     assert signals.seen(Topic.REPORTER) == 0
 
@@ -184,7 +184,7 @@ def test_it_is_busy_until_everybody_is_answered(writer: Writer) -> None:
     assert writer.is_busy()
     last = writer.submit(lambda session: None)
     gate.open()
-    last.result(10)
+    last.result(60)
     eventually(lambda: not writer.is_busy(), lambda: "the writer is still busy")
 
 
@@ -249,7 +249,7 @@ def test_items_that_deadlock_with_another_server_are_tried_again(postgres_url: s
             for place, name in enumerate(order):
                 session.execute(text("UPDATE tokens SET scope = scope || 'x' WHERE name = :name"), {"name": name})
                 if place == 0 and len(runs) <= 2:
-                    first_locks.wait(10)
+                    first_locks.wait(60)
             return 1
 
         return work
@@ -257,7 +257,7 @@ def test_items_that_deadlock_with_another_server_are_tried_again(postgres_url: s
     futures = [
         writer.submit(update_both(order)) for writer, order in zip(writers, [("a", "b"), ("b", "a")], strict=True)
     ]
-    assert [future.result(20) for future in futures] == [1, 1]
+    assert [future.result(60) for future in futures] == [1, 1]
     assert len(runs) >= 3, "the one that the database gave up was tried again"
     for writer in writers:
         writer.close()

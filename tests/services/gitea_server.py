@@ -18,7 +18,7 @@ from tests.services.process import Account, answers, free_port, hand_over, lend,
 from tests.tools import find, require
 
 ADMIN = "alba"
-_START_SECONDS = 30
+_START_SECONDS = 60
 _CONFIG = """\
 RUN_MODE = prod
 WORK_PATH = {home}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 START_SECONDS = 60
-STOP_SECONDS = 10
+STOP_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)

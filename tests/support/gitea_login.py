@@ -51,6 +51,6 @@ class Somebody:
 @contextmanager
 def somebody(gitea: GiteaServer, login: str, password: str) -> Iterator[Somebody]:
     """Log in at Gitea."""
-    with httpx.Client(base_url=gitea.url, timeout=30) as browser:
+    with httpx.Client(base_url=gitea.url, timeout=60) as browser:
         browser.post("/user/login", data={"user_name": login, "password": password})
         yield Somebody(browser)

@@ -155,7 +155,7 @@ class Line:
     def sql(self, query: str) -> list[tuple[object, ...]]:
         """Ask the server's SQLite, from outside."""
         address = f"file:{self.paths.data / 'albatros.sqlite3'}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True, timeout=20)) as connection:
+        with closing(sqlite3.connect(address, uri=True, timeout=60)) as connection:
             return connection.execute(query).fetchall()
 
     def open_gate(self, name: str) -> None:

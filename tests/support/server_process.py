@@ -14,7 +14,7 @@ from typing import TypeVar
 from tests.tools import ROOT
 
 T = TypeVar("T")
-START_SECONDS = 40
+START_SECONDS = 60
 STOP_SECONDS = 60
 WAIT_SECONDS = 90
 SERVE = ("-m", "albatros", "serve")
@@ -114,7 +114,7 @@ class ServerProcess:
     def send(self, request: urllib.request.Request) -> tuple[int, dict[str, object]]:
         """Send a request as it is; the status and the JSON object of the answer."""
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, json.loads(answer.read() or b"{}")
         except urllib.request.HTTPError as error:
             with error:
@@ -129,7 +129,7 @@ class ServerProcess:
     def read(self, path: str) -> bytes:
         """Read some bytes of the API."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers), timeout=30) as answer:
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers), timeout=60) as answer:
             return bytes(answer.read())
 
     def text(self, path: str) -> str:

@@ -150,7 +150,7 @@ def test_a_scratch_image_costs_at_most_3_kib_of_json(compression: Compression) -
 
 
 def test_sources_are_read_at_the_same_time() -> None:
-    together = threading.Barrier(2, timeout=30)
+    together = threading.Barrier(2, timeout=60)
 
     def meeting(inner: Source) -> Source:
         @contextmanager

@@ -86,7 +86,7 @@ def test_a_wish_of_one_request_holds_the_others_back() -> None:
 def test_a_host_has_so_many_requests_and_no_more() -> None:
     gate = HostGate(RetryPolicy(), parallel=2)
     lock, under_way, most = threading.Lock(), 0, 0
-    full = threading.Barrier(2, timeout=30)
+    full = threading.Barrier(2, timeout=60)
 
     def request() -> None:
         nonlocal under_way, most

@@ -33,7 +33,7 @@ class Steps:
 
     def wait(self, calls: int) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: self.calls >= calls, 30), f"{self.calls} of {calls} calls came"
+            assert self._changed.wait_for(lambda: self.calls >= calls, 60), f"{self.calls} of {calls} calls came"
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def run() -> Iterator[Callable[[Callable[[], bool], Signals], Loop]]:
         return loop
 
     yield start
-    assert stop_all(loops, 30)
+    assert stop_all(loops, 60)
 
 
 Run = Callable[[Callable[[], bool], Signals], Loop]
@@ -148,7 +148,7 @@ def rests(*, is_busy: bool) -> list[float]:
     loop = Loop("a-loop", Signals(), "work", work, FOREVER, lambda: is_busy)
     loop._stopping = stopping
     loop.start()
-    assert loop.join(30)
+    assert loop.join(60)
     return pauses
 
 
@@ -168,7 +168,7 @@ def test_it_stops_while_it_waits_for_work() -> None:
     loop.start()
     steps.wait(1)
     loop.stop()
-    assert loop.join(30)
+    assert loop.join(60)
 
 
 def test_it_stops_while_it_is_slow() -> None:
@@ -177,7 +177,7 @@ def test_it_stops_while_it_is_slow() -> None:
     loop.start()
     steps.wait(2)
     loop.stop()
-    assert loop.join(30)
+    assert loop.join(60)
 
 
 def test_a_step_that_hangs_is_told_of() -> None:
@@ -189,7 +189,7 @@ def test_a_step_that_hangs_is_told_of() -> None:
 
     hanging = Loop("hanging", Signals(), "work", hang, FOREVER)
     hanging.start()
-    assert entered.wait(30)
+    assert entered.wait(60)
     assert not stop_all([hanging], 0.01)
     release.set()
     assert stop_all([hanging], 30)

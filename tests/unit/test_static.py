@@ -203,7 +203,7 @@ def test_a_tag_may_change_from_an_index_to_a_manifest_and_back(root: Path, image
 
 
 def get(host: str, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection(host, timeout=30)
+    connection = http.client.HTTPConnection(host, timeout=60)
     connection.putrequest(method, path, skip_host=True)
     connection.putheader("Host", host)
     connection.endheaders()

@@ -220,7 +220,7 @@ def call(client: httpx.Client, api: Api, route: str) -> tuple[int, str]:
         page = client.get(f"/builds/{api.seeded.published}").text
         token = page.partition('name="form_token" value="')[2].partition('"')[0]
         body["data"] = {"form_token": token}
-    with client.stream(method, where, timeout=30, **body) as answer:  # type: ignore[arg-type]  # any of httpx's
+    with client.stream(method, where, timeout=60, **body) as answer:  # type: ignore[arg-type]  # any of httpx's
         if route in STREAMS and answer.status_code == 200:
             return answer.status_code, ""
         return answer.status_code, answer.read().decode("utf-8", "replace")
@@ -310,7 +310,7 @@ def test_events_tell_of_what_the_caller_may_see(guarded: Api, actor: Actor) -> N
         guarded.context.signals.notify(Topic.WATCHERS)
 
     for client in clients(guarded, actor):
-        with client.stream("GET", "/api/v1/events", timeout=30) as answer:
+        with client.stream("GET", "/api/v1/events", timeout=60) as answer:
             lines = answer.iter_lines()
             next(lines)
             threading.Timer(0.05, happen).start()

@@ -54,7 +54,7 @@ def test_the_use_of_a_token_is_recorded_once_a_minute(api: Api) -> None:
 
 def last_used(api: Api) -> datetime:
     """After what the writer has queued: it commits in order."""
-    used = api.context.writer.submit(lambda session: row(session).last_used_at).result(30)
+    used = api.context.writer.submit(lambda session: row(session).last_used_at).result(60)
     assert used is not None
     return used
 

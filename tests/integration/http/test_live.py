@@ -28,7 +28,7 @@ class Event:
 
 @contextmanager
 def stream(client: httpx.Client, path: str, **headers: str) -> Iterator[Iterator[Event]]:
-    with client.stream("GET", path, headers=headers, timeout=30) as answer:
+    with client.stream("GET", path, headers=headers, timeout=60) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
         yield read(answer.iter_lines())

@@ -163,7 +163,7 @@ def test_a_body_over_the_limit_is_413(server: Server) -> None:
 
 
 def test_an_announced_length_is_refused_before_the_body(server: Server) -> None:
-    connection = http.client.HTTPConnection(server.address, timeout=20)
+    connection = http.client.HTTPConnection(server.address, timeout=60)
     connection.putrequest("POST", "/webhooks/recorded")
     connection.putheader("Content-Type", "application/json")
     connection.putheader("Content-Length", str(LIMIT + 1))

@@ -26,7 +26,7 @@ if "twice" in {words!r}:
 
 def run(name: str, words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", SCRIPT.format(name=name, words=words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])

@@ -27,7 +27,7 @@ def test_a_store_that_cannot_be_written_is_not_ready(api: Api) -> None:
 def test_metrics_count_what_is_there(api: Api) -> None:
     for _ in range(3):
         api.context.writer.count("webhooks_refused.home")
-    api.context.writer.submit(lambda _session: None).result(30)
+    api.context.writer.submit(lambda _session: None).result(60)
     answer = api.anybody.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = answer.text.splitlines()
