@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
 from albatros.domain.inbound import Head, HeadMoved, Inbound, Pull, PullAction, RepoInfo
-from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, is_commit, is_ref, one_line, pull_number
-from albatros.errors import BadInputError, ForgeError, NotFoundError
+from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, one_line, pull_number
+from albatros.errors import ForgeError
 from albatros.forges import payload, pulls
+from albatros.forges.answers import commit_of, described, heads_of
 from albatros.forges.base import CloneSource, CommitStatus, Permission, status_word
 from albatros.forges.rest import RestClient
 from albatros.settings import ForgeKind, ForgeSettings
@@ -80,25 +81,14 @@ class GiteaForge:
         return Inbound(delivery, event, repo, (payload.read_push(data, ref, "login"),))
 
     def describe(self, owner: str, name: str) -> RepoInfo:
-        found = self._api.get(repo_path(owner, name))
-        if found is None:
-            raise NotFoundError(f"{self.name} has no repo {owner}/{name}, or hides it: check forges.token")
-        try:
-            return payload.read_repo(payload.as_object(found))
-        except BadInputError as error:
-            raise ForgeError(f"{self.name} describes {owner}/{name} in a way that cannot be read: {error}") from None
+        return described(self.name, f"{owner}/{name}", self._api.get(repo_path(owner, name)))
 
     def repos(self) -> Iterable[RepoInfo]:
         return ()
 
     def heads(self, owner: str, name: str) -> Mapping[str, str]:
-        found: dict[str, str] = {}
-        for kind, prefix in (("branches", BRANCH_PREFIX), ("tags", TAG_PREFIX)):
-            for item in self._pages(f"{repo_path(owner, name)}/{kind}"):
-                ref, head = prefix + str(item.get("name")), _read_head(item)
-                if head is not None and is_ref(ref):
-                    found[ref] = head.commit
-        return found
+        path = repo_path(owner, name)
+        return heads_of(self._pages(f"{path}/branches"), self._pages(f"{path}/tags"))
 
     def head(self, owner: str, name: str, ref: str) -> Head | None:
         number = pull_number(ref)
@@ -164,10 +154,10 @@ def _read_delete(data: Mapping[str, object], short: str) -> HeadMoved:
 
 
 def _read_head(item: Mapping[str, object]) -> Head | None:
-    """A branch says `commit.id`, a tag `commit.sha`; only a branch brings the commit's message and author."""
+    """A branch or tag; only a branch brings the commit's message and author."""
     commit = payload.child(item, "commit")
-    found = commit.get("id") or commit.get("sha")
-    if not isinstance(found, str) or not is_commit(found):
+    digest = commit_of(commit)
+    if digest is None:
         return None
     author = payload.text(payload.child(commit, "author"), "name")
-    return Head(found, author, payload.text(commit, "message"), payload.asks(commit))
+    return Head(digest, author, payload.text(commit, "message"), payload.asks(commit))

@@ -12,9 +12,10 @@ from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
 from albatros.domain.inbound import Head, Inbound, Pull, PullAction, RepoInfo
-from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, is_commit, is_ref, one_line, pull_number
-from albatros.errors import BadInputError, ForgeError, NotFoundError, UnauthorizedError
+from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, one_line, pull_number
+from albatros.errors import ForgeError, UnauthorizedError
 from albatros.forges import payload, pulls
+from albatros.forges.answers import commit_of, described, heads_of
 from albatros.forges.base import CloneSource, CommitStatus, Permission, status_word
 from albatros.forges.rest import RestClient
 from albatros.settings import ForgeSettings
@@ -82,25 +83,14 @@ class GithubForge:
         return Inbound(delivery, event, repo, (payload.read_push(data, ref, "name"),))
 
     def describe(self, owner: str, name: str) -> RepoInfo:
-        found = self._api.get(repo_path(owner, name))
-        if found is None:
-            raise NotFoundError(f"{self.name} has no repo {owner}/{name}, or hides it: check forges.token")
-        try:
-            return payload.read_repo(payload.as_object(found))
-        except BadInputError as error:
-            raise ForgeError(f"{self.name} describes {owner}/{name} in a way that cannot be read: {error}") from None
+        return described(self.name, f"{owner}/{name}", self._api.get(repo_path(owner, name)))
 
     def repos(self) -> Iterable[RepoInfo]:
         return ()
 
     def heads(self, owner: str, name: str) -> Mapping[str, str]:
-        found: dict[str, str] = {}
-        for kind, prefix in (("branches", BRANCH_PREFIX), ("tags", TAG_PREFIX)):
-            for item in self._pages(f"{repo_path(owner, name)}/{kind}?"):
-                ref, commit = prefix + str(item.get("name")), payload.child(item, "commit").get("sha")
-                if isinstance(commit, str) and is_commit(commit) and is_ref(ref):
-                    found[ref] = commit
-        return found
+        path = repo_path(owner, name)
+        return heads_of(self._pages(f"{path}/branches?"), self._pages(f"{path}/tags?"))
 
     def head(self, owner: str, name: str, ref: str) -> Head | None:
         number = pull_number(ref)
@@ -108,12 +98,12 @@ class GithubForge:
             return pulls.head_of(self.pull(owner, name, number))
         short = quote(ref.removeprefix("refs/"), safe="/")
         found = payload.as_object(self._api.get(f"{repo_path(owner, name)}/commits/{short}", _NO_COMMIT))
-        commit, said = found.get("sha"), payload.child(found, "commit")
-        if not isinstance(commit, str) or not is_commit(commit):
+        digest, said = commit_of(found), payload.child(found, "commit")
+        if digest is None:
             return None
         author = payload.text(payload.child(found, "author"), "login")
         author = author or payload.text(payload.child(said, "author"), "name")
-        return Head(commit, author, payload.text(said, "message"), payload.asks(said))
+        return Head(digest, author, payload.text(said, "message"), payload.asks(said))
 
     def permission(self, owner: str, name: str, login: str, subject: str = "") -> Permission:
         found = self._api.get(f"{repo_path(owner, name)}/collaborators/{quote(login, safe='')}/permission")

@@ -11,10 +11,11 @@ from http import HTTPStatus
 from urllib.parse import quote
 
 from albatros.domain.inbound import Head, Inbound, Pull, RepoInfo
-from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, is_commit, is_ref, pull_number
+from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, pull_number
 from albatros.domain.states import BuildState
-from albatros.errors import BadInputError, ForgeError, NotFoundError
+from albatros.errors import BadInputError, ForgeError
 from albatros.forges import gitlab_payload, payload, pulls
+from albatros.forges.answers import commit_of, described, heads_of
 from albatros.forges.base import CloneSource, CommitStatus, Permission
 from albatros.forges.gitlab_secret import GitlabSecret
 from albatros.forges.rest import RestClient
@@ -67,24 +68,14 @@ class GitlabForge:
 
     def describe(self, owner: str, name: str) -> RepoInfo:
         found = self._api.get(project_path(owner, name))
-        if found is None:
-            raise NotFoundError(f"{self.name} has no project {owner}/{name}, or hides it: check forges.token")
-        try:
-            return gitlab_payload.read_project(payload.as_object(found))
-        except BadInputError as error:
-            raise ForgeError(f"{self.name} describes {owner}/{name} in a way that cannot be read: {error}") from None
+        return described(self.name, f"{owner}/{name}", found, gitlab_payload.read_project)
 
     def repos(self) -> Iterable[RepoInfo]:
         return ()
 
     def heads(self, owner: str, name: str) -> Mapping[str, str]:
-        found: dict[str, str] = {}
-        for kind, prefix in (("branches", BRANCH_PREFIX), ("tags", TAG_PREFIX)):
-            for item in self._pages(f"{project_path(owner, name)}/repository/{kind}?"):
-                ref, commit = prefix + str(item.get("name")), payload.child(item, "commit").get("id")
-                if isinstance(commit, str) and is_commit(commit) and is_ref(ref):
-                    found[ref] = commit
-        return found
+        path = project_path(owner, name) + "/repository"
+        return heads_of(self._pages(f"{path}/branches?"), self._pages(f"{path}/tags?"))
 
     def head(self, owner: str, name: str, ref: str) -> Head | None:
         number = pull_number(ref)
@@ -94,10 +85,10 @@ class GitlabForge:
         short = quote(ref.removeprefix(TAG_PREFIX).removeprefix(BRANCH_PREFIX), safe="")
         found = self._api.get(f"{project_path(owner, name)}/repository/{kind}/{short}")
         commit = payload.child(payload.as_object(found), "commit")
-        sha = commit.get("id")
-        if not isinstance(sha, str) or not is_commit(sha):
+        digest = commit_of(commit)
+        if digest is None:
             return None
-        return Head(sha, payload.text(commit, "author_name"), payload.text(commit, "title"), payload.asks(commit))
+        return Head(digest, payload.text(commit, "author_name"), payload.text(commit, "title"), payload.asks(commit))
 
     def permission(self, owner: str, name: str, login: str, subject: str = "") -> Permission:
         if not login or len(login) > MAX_LOGIN:

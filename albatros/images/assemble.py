@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import BinaryIO
@@ -67,8 +68,8 @@ def assemble(
     """
     if not sources:
         raise ImageError("there is no source to make an image of")
-    reader = _SourceReader(sink, cache, memory, options)
-    read = _read_all(sources, reader, options.threads)
+    with closing(LayerWriter(sink, cache, options.compression)) as writer:
+        read = _read_all(sources, _SourceReader(sink, cache, memory, options, writer), options.threads)
     _refuse_duplicates(sources, read)
     for source, found in zip(sources, read, strict=True):
         for part in found:
@@ -86,11 +87,13 @@ def assemble(
 class _SourceReader:
     """Reads sources in several threads; the first that fails stops the others."""
 
-    def __init__(self, sink: BlobSink, cache: LayerCache, memory: SourceMemory, options: AssembleOptions) -> None:
+    def __init__(
+        self, sink: BlobSink, cache: LayerCache, memory: SourceMemory, options: AssembleOptions, writer: LayerWriter
+    ) -> None:
         self._sink = sink
         self._memory = memory
         self._codec = options.compression.codec
-        self._writer = LayerWriter(sink, cache, options.compression)
+        self._writer = writer
         self._remembers = not isinstance(cache, NullLayerCache)
         self._max_size = options.max_size
         self._stop = threading.Event()

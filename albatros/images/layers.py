@@ -117,7 +117,14 @@ class LayerWriter:
         self._cache = cache
         self._compression = compression
         self._threads = min(os.cpu_count() or 1, _MOST_THREADS)
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="compress")
+        self._pool: ThreadPoolExecutor | None = None
+        if compression is Compression.GZIP:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="compress")
+
+    def close(self) -> None:
+        """End its threads; what they have not begun is dropped."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def write(self, chunks: Iterable[bytes], expected: Digest | None = None) -> Layer:
         """Keep one layer. `expected` is what its name promises as diff_id: only a hint, for a look into the cache.
@@ -138,8 +145,8 @@ class LayerWriter:
         return Layer(diff_id, Descriptor(self._compression.media_type, blob.digest, blob.size))
 
     def _compressed(self, chunks: Iterable[bytes], seen: _Update) -> Iterator[bytes]:
-        if self._compression is Compression.GZIP:
-            yield from self._members(chunks, seen)
+        if self._pool is not None:
+            yield from self._members(self._pool, chunks, seen)
             return
         compressor = _compressor(self._compression)
         for block in _equal_blocks(chunks, BLOCK):
@@ -148,11 +155,11 @@ class LayerWriter:
                 yield data
         yield compressor.flush()
 
-    def _members(self, chunks: Iterable[bytes], seen: _Update) -> Iterator[bytes]:
+    def _members(self, pool: ThreadPoolExecutor, chunks: Iterable[bytes], seen: _Update) -> Iterator[bytes]:
         """Members in order; as many are under way as keep every processor busy while this thread reads and hashes."""
         waiting: deque[Future[bytes]] = deque()
         for block in _equal_blocks(chunks, _MEMBER):
-            waiting.append(self._pool.submit(_gzip_member, block))
+            waiting.append(pool.submit(_gzip_member, block))
             seen(block)
             if len(waiting) > self._threads:
                 yield waiting.popleft().result()

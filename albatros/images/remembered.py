@@ -1,6 +1,6 @@
 """Sources whose bytes are known without reading them, and that were read before: what they became is known.
 
-Nothing is believed but what this program wrote down itself, of the same bytes, read by the same version likewise.
+Nothing is believed but what this program wrote down itself, of the same bytes, read by the same readers likewise.
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from albatros import __version__
 from albatros.domain.platforms import normal_form
 from albatros.domain.references import Digest, digest_of
 from albatros.images.base import BlobSource, Source, SourceMemory
 from albatros.images.layers import Layer
 from albatros.images.model import Descriptor, JsonObject, canonical_json, parse_json_object
-from albatros.images.readers.parts import ImageParts
+from albatros.images.readers.parts import READERS, ImageParts
 
 _WHAT = "a remembered source"
 _MOST = 256 << 10
@@ -51,7 +50,7 @@ def _layers(parts: list[ImageParts]) -> list[Descriptor]:
 def _how(source: Source, codec: str) -> str:
     """Everything but the bytes that decides what a source becomes."""
     value = {
-        "version": __version__,
+        "readers": READERS,
         "codec": codec,
         "hints": [str(platform) for platform in source.hints.candidates()],
         "asked": str(source.hints.explicit or ""),

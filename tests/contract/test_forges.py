@@ -181,6 +181,18 @@ def test_describes_its_repo_and_heads(world: World) -> None:
         world.forge.describe("alba", "nothing")
 
 
+@pytest.mark.parametrize("branch", ["feature/x#1", "a%2Fb", "50%", "a+b&c=d", "größe"])
+def test_a_branch_is_found_whatever_its_name_means_in_an_address(world: World, branch: str) -> None:
+    main, commit = world.commit("first"), world.commit("a title")
+    ref = f"refs/heads/{branch}"
+    world.push("refs/heads/main", main)
+    world.push(ref, commit)
+    assert world.forge.heads("alba", "hello")[ref] == commit
+    found = world.forge.head("alba", "hello", ref)
+    assert found is not None
+    assert found.commit == commit
+
+
 def test_more_heads_than_one_page(world: World) -> None:
     commit = world.commit("first")
     refs = [f"refs/heads/b{number:03}" for number in range(120)]

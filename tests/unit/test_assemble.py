@@ -14,6 +14,7 @@ import pytest
 from albatros.domain.platforms import Platform, PlatformHints
 from albatros.domain.references import Blob, Digest, digest_of
 from albatros.errors import ImageError, StoreFullError, TooLargeError, UsageError
+from albatros.images import remembered
 from albatros.images.assemble import AssembleOptions, assemble
 from albatros.images.base import NullLayerCache, Source
 from albatros.images.layers import Compression, LayerWriter
@@ -254,6 +255,22 @@ def test_a_known_source_is_read_again_for_whatever_may_change_it() -> None:
     assert len(memory.known) == 4
     assert platform(source(data)) == "linux/arm/v6"
     assert len(memory.known) == 4, "nothing is known of bytes that nobody checked"
+
+
+def test_what_other_readers_made_of_a_source_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Archive([layer(hello=b"x" * 9000)]).tar()
+    store, memory = MemoryStore(), Memory()
+    first = assemble([checked(data)], store, NullLayerCache(), OPTIONS, memory)
+    monkeypatch.setattr(remembered, "READERS", 0)
+    assert assemble([checked(data)], store, NullLayerCache(), OPTIONS, memory) == first
+    assert len(memory.known) == 2
+
+
+@pytest.mark.parametrize("compression", Compression)
+def test_no_thread_is_left(compression: Compression) -> None:
+    before = threading.active_count()
+    assemble(FOUR, MemoryStore(), NullLayerCache(), replace(OPTIONS, compression=compression))
+    assert threading.active_count() == before
 
 
 def test_a_known_source_whose_layers_are_gone_is_read_again() -> None:

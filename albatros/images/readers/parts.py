@@ -10,6 +10,9 @@ from albatros.errors import ImageError
 from albatros.images.layers import Layer
 from albatros.images.model import JsonObject
 
+READERS = 1
+"""Raised when a reader makes something else of the same bytes, so that what was remembered of them is not used."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageParts:
