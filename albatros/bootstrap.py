@@ -49,7 +49,7 @@ from albatros.registries.base import Credentials, Registry
 from albatros.registries.opening import open_registry
 from albatros.roles import Loop, PublisherRole, Role, Scheduler, stop_all
 from albatros.runner.bundle import build_bundle
-from albatros.settings import ExecutorKind, ForgeKind, ForgeSettings, RegistrySettings, Settings
+from albatros.settings import ExecutorKind, ForgeKind, ForgeSettings, NomadDriver, RegistrySettings, Settings
 from albatros.store.base import BlobStore
 from albatros.store.files import FileStore
 
@@ -263,9 +263,22 @@ def _scheduler(parts: _Parts, local_url: str) -> Scheduler:
     limits = parts.settings.limits
     takes_strangers = parts.executor.isolated and parts.settings.executor.sandbox
     dispatcher = Dispatcher(
-        parts.database, parts.signals, parts.executor, limits, parts.key, local_url, takes_strangers=takes_strangers
+        parts.database,
+        parts.signals,
+        parts.executor,
+        limits,
+        parts.key,
+        local_url,
+        takes_strangers=takes_strangers,
+        takes_scripts=_isolates_jobs(parts.settings) or parts.settings.executor.allow_unisolated_scripts,
     )
-    return Scheduler(parts.database, parts.signals, dispatcher, parts.executor, limits)
+    forges = {item.name: item for item in parts.settings.forges}
+    return Scheduler(parts.database, parts.signals, dispatcher, parts.executor, limits, forges)
+
+
+def _isolates_jobs(settings: Settings) -> bool:
+    """Whether a Job can reach nothing of another one on its machine."""
+    return settings.executor.kind is ExecutorKind.NOMAD and settings.nomad.driver is not NomadDriver.RAW_EXEC
 
 
 def open_store(settings: Settings) -> BlobStore:

@@ -9,9 +9,10 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from types import MappingProxyType
 
 from albatros.db.session import Database
 from albatros.db.signals import Signals, Topic
@@ -24,7 +25,7 @@ from albatros.flows.dispatch import Dispatcher
 from albatros.flows.publish import Publisher, Push
 from albatros.images.publish import Observer
 from albatros.log import get_logger
-from albatros.settings import LimitSettings, ShutdownMode
+from albatros.settings import ForgeSettings, LimitSettings, ShutdownMode
 
 log = get_logger(__name__)
 LONGEST_PAUSE = 30.0
@@ -114,13 +115,20 @@ class Scheduler:
     """Plans, dispatches, and hears of runners that ended or fell silent."""
 
     def __init__(
-        self, database: Database, signals: Signals, dispatcher: Dispatcher, executor: Executor, limits: LimitSettings
+        self,
+        database: Database,
+        signals: Signals,
+        dispatcher: Dispatcher,
+        executor: Executor,
+        limits: LimitSettings,
+        forges: Mapping[str, ForgeSettings] = MappingProxyType({}),
     ) -> None:
         self._database = database
         self._signals = signals
         self._dispatcher = dispatcher
         self._executor = executor
         self._limits = limits
+        self._forges = forges
         self._told_to_stop: set[str] = set()
         self._ended: deque[RunnerEnded] = deque()
         self._left_over: dict[str, float] = {}
@@ -130,7 +138,7 @@ class Scheduler:
         # First, since a person waits for it; what the rest of the round makes ready is sent in the next one.
         started = self._dispatcher.dispatch_due()
         self._dispatcher.start_again()
-        planned = plan.plan_due(self._database, self._signals, self._limits)
+        planned = plan.plan_due(self._database, self._signals, self._limits, self._forges)
         ended = self._note_ended()
         expired = settle.expire_leases(self._database, self._signals, self._limits)
         self._stop_unwanted()

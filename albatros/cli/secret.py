@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 SHOWN = 1000
 MAX_READ = 1 << 20
 PLACE = "whose it is: FORGE/OWNER/REPO, FORGE/OWNER, or server for all"
-NAME = "the host that it is a token for, such as github.com"
+NAME = "the host that it is a token for, such as github.com, or for scripts a variable, such as DEPLOY_KEY"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    parser = subparsers.add_parser("secret", help="keep tokens that builds need", description=__doc__)
+    parser = subparsers.add_parser("secret", help="keep tokens and other secrets that builds need", description=__doc__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     put = commands.add_parser("set", parents=[remote.options()], help="set a secret, whatever it was before")
     put.add_argument("place", help=PLACE)

@@ -80,7 +80,7 @@ def count_jobs(session: Session, build_ids: Collection[int]) -> Mapping[int, Job
     tallies = (how_many(JobState.SUCCEEDED), how_many(JobState.FAILED), how_many(*OPEN_JOBS))
     rows = session.execute(
         select(Job.build_id, func.count(), *tallies)
-        .where(Job.build_id.in_(build_ids), Job.kind == JobKind.BUILD)
+        .where(Job.build_id.in_(build_ids), Job.kind != JobKind.EVALUATION)
         .group_by(Job.build_id)
     )
     return {build: JobCounts(total, succeeded, failed, waiting) for build, total, succeeded, failed, waiting in rows}
@@ -102,7 +102,7 @@ def list_jobs(session: Session, build_id: int, limit: int, offset: int) -> Seque
     urgency = case((Job.state == JobState.FAILED, 0), (Job.state == JobState.RUNNING, 1), else_=2)
     return session.scalars(
         select(Job)
-        .where(Job.build_id == build_id, Job.kind == JobKind.BUILD)
+        .where(Job.build_id == build_id, Job.kind != JobKind.EVALUATION)
         .order_by(urgency, Job.id)
         .limit(limit)
         .offset(offset)

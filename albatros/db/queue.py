@@ -123,6 +123,12 @@ def unplaceable_jobs(session: Session, systems: Collection[str], limit: int) -> 
     return session.scalars(statement).all()
 
 
+def queued_scripts(session: Session, limit: int) -> Sequence[Job]:
+    """Queued Jobs that run a repo's own program."""
+    statement = select(Job).where(Job.state == JobState.QUEUED, Job.kind == JobKind.SCRIPT)
+    return session.scalars(statement.order_by(Job.id).limit(limit)).all()
+
+
 def strangers_jobs(session: Session, limit: int) -> Sequence[Job]:
     """Queued Jobs of Builds that nobody who is trusted asked for."""
     statement = select(Job).join(Job.build).options(contains_eager(Job.build))

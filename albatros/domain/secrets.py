@@ -1,7 +1,7 @@
 """Secrets: what they may be called, whose they are, and which Builds are given them.
 
-A secret is named for the host that it is a token of. Of several with one name the nearest counts: the repo's own, its
-owner's, the server's.
+A secret is named for the host that it is an access token of, or, in capitals, as a variable of the repo's script. Of
+several with one name the nearest counts: the repo's own, its owner's, the server's.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from albatros.domain.refs import BRANCH_PREFIX, MAX_REF, TAG_PREFIX, check_full_
 from albatros.errors import BadInputError
 
 SERVER = "server"
-MAX_VALUE = 4096
+MAX_TOKEN = 4096
+MAX_VALUE = 64 << 10
 MIN_VALUE = 6
 """Shorter ones would mask ordinary words in logs."""
 MAX_REFS = 20
 
 _FORGE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?", re.ASCII)
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}", re.ASCII)
+# What a shell itself obeys, and what the script is told by others.
+_TAKEN = re.compile(r"(ALBATROS|LD|BASH)_.*|PATH|HOME|ENV|IFS|PS[0-9]|REPO_URL|COMMIT|BRANCH|TAG|FLAVOR|_", re.ASCII)
 # What Nix's settings file and git's credential protocol take as one word.
 _TOKEN = re.compile(r"[!-~]+", re.ASCII)
 
@@ -54,19 +58,43 @@ class Place:
         return Place(), Place(self.forge, self.owner), self
 
 
+def is_variable(name: str) -> bool:
+    """Whether a secret is for scripts, by its name: no host is written in capitals."""
+    return _VARIABLE.fullmatch(name) is not None
+
+
 def check_name(text: str) -> str:
-    """A secret's name as it is: a host, with its port if it has one. Raises BadInputError."""
-    if not _HOST.fullmatch(text):
+    """A secret's name as it is: a host, with its port if it has one, or a variable. Raises BadInputError."""
+    if not _HOST.fullmatch(text) and not is_variable(text):
         raise BadInputError(
-            f"{one_line(text, 80)!r} is no name of a secret: give the host that it is for, such as github.com"
+            f"{one_line(text, 80)!r} is no name of a secret: give the host that it is for, such as github.com, "
+            "or for scripts a variable in capitals, such as DEPLOY_KEY"
+        )
+    if is_variable(text) and _TAKEN.fullmatch(text):
+        raise BadInputError(f"{text} means something already where scripts run; call the secret otherwise")
+    return text
+
+
+def check_value(name: str, text: str) -> str:
+    """The value of a secret of this name, as it is; an error never holds it. Raises BadInputError."""
+    return _check_variable(text) if is_variable(name) else _check_token(text)
+
+
+def _check_variable(text: str) -> str:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise BadInputError("a secret is text in UTF-8; keep other bytes as base64") from None
+    if not MIN_VALUE <= size <= MAX_VALUE or "\0" in text:
+        raise BadInputError(
+            f"a secret for scripts has {MIN_VALUE} to {MAX_VALUE} bytes without NUL; a shorter one could not be masked"
         )
     return text
 
 
-def check_value(text: str) -> str:
-    """A secret's value as it is; an error never holds it. Raises BadInputError."""
-    if not MIN_VALUE <= len(text) <= MAX_VALUE:
-        raise BadInputError(f"a secret has {MIN_VALUE} to {MAX_VALUE} characters; a shorter one could not be masked")
+def _check_token(text: str) -> str:
+    if not MIN_VALUE <= len(text) <= MAX_TOKEN:
+        raise BadInputError(f"a token has {MIN_VALUE} to {MAX_TOKEN} characters; a shorter one could not be masked")
     if not _TOKEN.fullmatch(text) or "#" in text:
         raise BadInputError("an access token is one line of printable ASCII without spaces and '#'")
     return text

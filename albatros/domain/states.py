@@ -155,6 +155,8 @@ class JobKind(StrEnum):
     """Finds out what the flake has to build: the first Job of a Build."""
     BUILD = "build"
     """Builds one derivation."""
+    SCRIPT = "script"
+    """Runs the repo's own program, `.albatros`."""
 
 
 _B, _J, _A, _P = BuildState, JobState, AttemptState, PublicationState

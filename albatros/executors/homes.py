@@ -55,6 +55,9 @@ class Home:
     def remove_workdir(self, attempt_id: str) -> None:
         """Take the directory of an Attempt away. Raises ExecutorError when it stays."""
         workdir = self.workdir(attempt_id)
+        if workdir.is_symlink():
+            # What ran in it has put a link there: what that leads to is not ours to change.
+            workdir.unlink()
         if not workdir.exists():
             return
         if os.geteuid() != 0:

@@ -34,10 +34,10 @@ from albatros.errors import (
     SecretsUnreadableError,
     UnauthorizedError,
 )
-from albatros.flows import settle
+from albatros.flows import scripts, settle
 from albatros.flows.bounds import Bounds, bounds_of
 from albatros.flows.dispatch import token_hash
-from albatros.flows.secrets import access_tokens
+from albatros.flows.secrets import access_tokens, script_secrets
 from albatros.forges.base import Forge
 from albatros.settings import ForgeSettings, LimitSettings, Settings
 from albatros.store.base import BlobStore
@@ -80,8 +80,10 @@ def claim(
         attempt.lease_until = now() + timedelta(seconds=settings.limits.lease_seconds)
         job = attempt.job
     try:
-        tokens = access_tokens(database, Keyring(settings.secrets_key), job.build)
-        return _order(settings, forges, attempt, job, tokens)
+        keyring = Keyring(settings.secrets_key)
+        tokens = access_tokens(database, keyring, job.build)
+        own = script_secrets(database, keyring, job.build) if job.kind is JobKind.SCRIPT else {}
+        return _order(settings, forges, attempt, job, tokens, own)
     except ForgeUnavailableError:
         raise
     except (ForgeError, NotFoundError, SecretsUnreadableError) as error:
@@ -229,7 +231,12 @@ def unwanted(database: Database, executor_name: str) -> set[str]:
 
 
 def _order(
-    settings: Settings, forges: Mapping[str, Forge], attempt: Attempt, job: Job, tokens: Mapping[str, str]
+    settings: Settings,
+    forges: Mapping[str, Forge],
+    attempt: Attempt,
+    job: Job,
+    tokens: Mapping[str, str],
+    secrets: Mapping[str, str],
 ) -> dict[str, object]:
     build, executor, limits = job.build, settings.executor, settings.limits
     repo = build.repo
@@ -237,6 +244,8 @@ def _order(
     if forge is None:
         raise NotFoundError(f"forge {repo.forge!r} is no longer configured; add it again, or cancel the build")
     forge_settings = next(item for item in settings.forges if item.name == repo.forge)
+    if job.kind is JobKind.SCRIPT and (refusal := scripts.why_not(build, {repo.forge: forge_settings})):
+        raise NotFoundError(refusal)
     source = forge.clone_source(repo.owner, repo.name)
     # A stranger's build of a public repo needs no credential, so its runner gets none.
     needs_credential = repo.private or build.trusted
@@ -269,6 +278,7 @@ def _order(
         },
         "limits": _limits_order(limits, bounds_of(limits, build.config)),
         "build": _build_order(job, config) if job.kind is JobKind.BUILD else None,
+        "script": scripts.order(build, source, secrets) if job.kind is JobKind.SCRIPT else None,
     }
 
 

@@ -23,7 +23,7 @@ from albatros.db.signals import Signals, Topic
 from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, Reason
 from albatros.errors import ExecutorError, ExecutorUnavailableError
 from albatros.executors.base import Executor, Slots, StartOrder
-from albatros.flows import progress, settle
+from albatros.flows import progress, scripts, settle
 from albatros.flows.bounds import bounds_of
 from albatros.log import get_logger
 from albatros.settings import LimitSettings
@@ -60,8 +60,12 @@ class Dispatcher:
         server_url: str,
         *,
         takes_strangers: bool = True,
+        takes_scripts: bool = True,
     ) -> None:
-        """`takes_strangers`: runners and builders are shut off well enough for what nobody trusted has pushed."""
+        """`takes_strangers`: runners and builders are shut off well enough for what nobody trusted has pushed.
+
+        `takes_scripts`: the Jobs of a machine are shut off from one another, or the operator does without.
+        """
         self._database = database
         self._signals = signals
         self._executor = executor
@@ -69,6 +73,7 @@ class Dispatcher:
         self._key = key
         self._server_url = server_url
         self._takes_strangers = takes_strangers
+        self._takes_scripts = takes_scripts
         self._paused = False
         self._starting = threading.Lock()
         self._patience = timedelta(0)
@@ -193,18 +198,21 @@ class Dispatcher:
     def _refuse_what_cannot_run(self, groups: Sequence[Slots]) -> None:
         systems = frozenset[str]().union(*(group.systems for group in groups))
         with self._database.read() as session:
+            unisolated = [] if self._takes_scripts else list(queue.queued_scripts(session, BATCH))
             strangers = [] if self._takes_strangers else list(queue.strangers_jobs(session, BATCH))
             # An executor that does not know its places now may have one.
             unplaceable = list(queue.unplaceable_jobs(session, systems, BATCH)) if groups else []
         for job in strangers:
             self._refuse(job, Reason.DRIVER, STRANGERS_REFUSED)
+        for job in unisolated:
+            self._refuse(job, Reason.DRIVER, scripts.UNISOLATED)
         for job in unplaceable:
             message = (
                 f"nothing here builds {job.system}, which {', '.join(job.attributes[:3])} asks for "
                 f"({self._executor.lacks(job.system)}); cross-build it, or add a worker of that system"
             )
             self._refuse(job, Reason.NO_CAPACITY, message)
-        if strangers or unplaceable:
+        if strangers or unisolated or unplaceable:
             self._signals.notify(Topic.REPORTER, Topic.WATCHERS, Topic.PUBLISHER)
 
     def _refuse(self, found: Job, reason: Reason, message: str) -> None:

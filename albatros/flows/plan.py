@@ -5,6 +5,9 @@ One transaction for each Build, so that what one repo reported cannot hold up an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -15,16 +18,22 @@ from albatros.db.signals import Signals, Topic
 from albatros.domain import plan, repo_config
 from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, Reason
 from albatros.errors import AlbatrosError, EvaluationError
-from albatros.flows import progress, schedule
+from albatros.flows import progress, schedule, scripts
 from albatros.flows.supersede import end_older
 from albatros.log import get_logger
-from albatros.settings import LimitSettings
+from albatros.settings import ForgeSettings, LimitSettings
 
 log = get_logger(__name__)
+_B = BuildState
 
 
-def plan_due(database: Database, signals: Signals, limits: LimitSettings) -> int:
-    """Plan every Build whose evaluation is done; returns how many."""
+def plan_due(
+    database: Database,
+    signals: Signals,
+    limits: LimitSettings,
+    forges: Mapping[str, ForgeSettings] = MappingProxyType({}),
+) -> int:
+    """Plan every Build whose evaluation is done; returns how many. `forges` say whose scripts run."""
     with database.read() as session:
         due = queue.builds_to_plan(session)
     for build_id in due:
@@ -32,7 +41,7 @@ def plan_due(database: Database, signals: Signals, limits: LimitSettings) -> int
             with database.write() as session:
                 build = queue.lock_build(session, build_id)
                 if build is not None and build.state is BuildState.EVALUATING:
-                    _plan(session, build, limits)
+                    _plan(session, build, limits, forges)
         except AlbatrosError:
             raise
         except Exception:
@@ -52,9 +61,9 @@ def _give_up(database: Database, build_id: int) -> None:
             progress.move_build(session, build, BuildState.ERRORED, Reason.EVALUATION_FAILED, message)
 
 
-def _plan(session: Session, build: Build, limits: LimitSettings) -> None:
+def _plan(session: Session, build: Build, limits: LimitSettings, forges: Mapping[str, ForgeSettings]) -> None:
     try:
-        jobs = _read_result(session, build, limits)
+        jobs, has_script = _read_result(session, build, limits)
     except EvaluationError as error:
         progress.move_build(session, build, BuildState.FAILED, Reason.EVALUATION_FAILED, error.detail)
         return
@@ -63,8 +72,16 @@ def _plan(session: Session, build: Build, limits: LimitSettings) -> None:
     if why_not := progress.left_out(build, build.config):
         progress.move_build(session, build, BuildState.SKIPPED, Reason.SKIPPED, why_not)
         return
+    no_script = scripts.why_not(build, forges) if has_script else ""
+    if not jobs and no_script:
+        # A stranger's commit is not at fault when nothing of it may run.
+        state, reason = (_B.FAILED, Reason.EVALUATION_FAILED) if build.trusted else (_B.SKIPPED, Reason.SKIPPED)
+        progress.move_build(session, build, state, reason, f"there is no flake.nix, and {no_script}")
+        return
     rows = {job.key: _job_row(build, job) for job in jobs}
     session.add_all(rows.values())
+    if has_script and not no_script:
+        session.add(_script_row(build))
     session.flush()
     session.add_all(JobEdge(job_id=rows[job.key].id, needs_id=rows[need].id) for job in jobs for need in job.needs)
     session.flush()
@@ -74,7 +91,8 @@ def _plan(session: Session, build: Build, limits: LimitSettings) -> None:
             progress.end_job(session, rows[job.key], JobState.FAILED, Reason.EVALUATION_FAILED, job.error)
 
 
-def _read_result(session: Session, build: Build, limits: LimitSettings) -> tuple[plan.PlannedJob, ...]:
+def _read_result(session: Session, build: Build, limits: LimitSettings) -> tuple[tuple[plan.PlannedJob, ...], bool]:
+    """The Jobs, and whether the commit has a script."""
     result = session.scalars(
         select(Attempt.result)
         .join(Job)
@@ -90,7 +108,23 @@ def _read_result(session: Session, build: Build, limits: LimitSettings) -> tuple
     build.config = config
     if type(commit_time) is int and 0 <= commit_time < 1 << 40:
         build.commit_time = commit_time
-    return plan.plan_jobs(plan.read_evaluation(evaluation.get("attributes"), limits.attributes))
+    evaluated = plan.read_evaluation(evaluation.get("attributes"), limits.attributes)
+    has_script = evaluation.get("script") is True
+    return plan.plan_jobs(evaluated) if evaluated or not has_script else (), has_script
+
+
+def _script_row(build: Build) -> Job:
+    return Job(
+        build_id=build.id,
+        build=build,
+        kind=JobKind.SCRIPT,
+        key=scripts.NAME,
+        system="",
+        name=scripts.NAME,
+        attributes=[],
+        state=JobState.QUEUED,
+        created_at=now(),
+    )
 
 
 def _job_row(build: Build, job: plan.PlannedJob) -> Job:

@@ -94,7 +94,7 @@ def _fail_build(session: Session, build: Build, failed: list[Job]) -> None:
     first = (at_fault or failed)[0]
     others = f" ({len(failed) - 1} more failed)" if len(failed) > 1 else ""
     state = BuildState.FAILED if at_fault else BuildState.ERRORED
-    subject = "evaluation" if first.kind is JobKind.EVALUATION else ", ".join(first.attributes[:3])
+    subject = "evaluation" if first.kind is JobKind.EVALUATION else ", ".join(first.attributes[:3]) or first.name
     text = first.message if first.message.startswith(subject) else f"{subject}: {first.message}"
     move_build(session, build, state, first.reason, f"{text}{others}")
 

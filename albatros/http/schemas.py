@@ -291,8 +291,11 @@ class SecretIn(_In):
     """A secret to keep. Its value is told to nobody but the Jobs that may have it."""
 
     place: str = Field(max_length=400, description="whose it is: FORGE/OWNER/REPO, FORGE/OWNER or server")
-    name: str = Field(max_length=300, description="the host that it is a token for, such as github.com")
-    value: SecretStr = Field(max_length=4096, description="the token as the host gave it; GitLab's begin with PAT:")
+    name: str = Field(
+        max_length=300,
+        description="the host that it is a token for (github.com), or a variable of scripts (DEPLOY_KEY)",
+    )
+    value: SecretStr = Field(max_length=64 << 10, description="a token as the host gave it; GitLab's begin with PAT:")
     refs: list[Annotated[str, Field(max_length=1024)]] = Field(
         [], max_length=20, description="globs of refs whose builds are given it; empty: all"
     )

@@ -40,7 +40,10 @@ class Done(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What to run: `stdout_limit` bytes are kept; `memory_bytes` bounds the address space, 0 does not."""
+    """What to run: `stdout_limit` bytes are kept; `memory_bytes` bounds the address space, 0 does not.
+
+    With `all_lines` standard output is lines like the rest and not kept. `most_processes` bounds what the user runs.
+    """
 
     argv: list[str]
     env: Mapping[str, str]
@@ -49,6 +52,8 @@ class Task(NamedTuple):
     stdout_limit: int = 1 << 20
     memory_bytes: int = 0
     stdin: str = os.devnull
+    all_lines: bool = False
+    most_processes: int = 0
 
 
 class Children:
@@ -93,8 +98,10 @@ class Children:
         if process is not None:
             self._end(process)
         for signal_number in (signal.SIGTERM, signal.SIGKILL):
+            if signal_number == signal.SIGKILL:
+                _hold_still()
             waited = time.monotonic() + GRACE_SECONDS
-            while (pids := descendants(os.getpid())) and time.monotonic() < waited:
+            while (pids := _below_us()) and time.monotonic() < waited:
                 for pid in pids:
                     _kill(pid, signal_number)
                 _reap()
@@ -106,6 +113,8 @@ class Children:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             if task.memory_bytes:
                 resource.setrlimit(resource.RLIMIT_AS, (task.memory_bytes, task.memory_bytes))
+            if task.most_processes:
+                resource.setrlimit(resource.RLIMIT_NPROC, (task.most_processes, task.most_processes))
 
         try:
             with open(task.stdin, "rb") as stdin:
@@ -115,7 +124,7 @@ class Children:
                     cwd=task.cwd,
                     stdin=stdin,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
+                    stderr=subprocess.STDOUT if task.all_lines else subprocess.PIPE,
                     start_new_session=True,
                     preexec_fn=prepare,  # noqa: PLW1509 - no lock of another thread is needed between fork and exec
                 )
@@ -154,20 +163,23 @@ class _Reader:
     def read(self, process: subprocess.Popen[bytes]) -> bytes:
         """What the child wrote on standard output; its other lines went to the task's sink."""
         last_sound = time.monotonic()
+        ended: float | None = None
         with selectors.DefaultSelector() as selector:
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:
                     selector.register(pipe, selectors.EVENT_READ)
             while selector.get_map():
                 # Something the child left behind may hold the pipes open for ever.
-                if process.poll() is not None and time.monotonic() - last_sound > LEFT_BEHIND_SECONDS:
+                if ended is None and process.poll() is not None:
+                    ended = time.monotonic()
+                if ended is not None and time.monotonic() - ended > LEFT_BEHIND_SECONDS:
                     break
                 for key, _ in selector.select(POLL_SECONDS):
                     last_sound = time.monotonic()
                     data = os.read(key.fd, 1 << 16)
                     if not data:
                         selector.unregister(key.fileobj)
-                    self._take(data, is_stdout=key.fileobj is process.stdout)
+                    self._take(data, is_stdout=key.fileobj is process.stdout and not self._task.all_lines)
                 self._check()
                 if time.monotonic() - last_sound > self._silence:
                     text = f"{self._task.argv[0]} printed nothing for {self._silence} s, the limit of silence."
@@ -188,6 +200,21 @@ class _Reader:
             self._partial = b""
         for line in lines:
             self._task.on_line(line.decode("utf-8", "replace"))
+
+
+def _hold_still() -> None:
+    """Stop everything below this process: what forks faster than it is found could not be killed otherwise."""
+    held: set[int] = set()
+    waited = time.monotonic() + GRACE_SECONDS
+    while (new := _below_us() - held) and time.monotonic() < waited:
+        for pid in new:
+            _kill(pid, signal.SIGSTOP)
+        held |= new
+
+
+def _below_us() -> set[int]:
+    """Every process below this one: looked for twice, since one whose parent ends meanwhile is seen below nobody."""
+    return {*descendants(os.getpid()), *descendants(os.getpid())}
 
 
 def descendants(root: int) -> list[int]:

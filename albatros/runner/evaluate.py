@@ -72,9 +72,11 @@ class Attribute(NamedTuple):
         return {**self._asdict(), "needs": list(self.needs)}
 
 
-def evaluate(work: Work, nix: Nix, clone: Clone) -> list[Attribute]:
-    """Every attribute of the flake. Raises JobFailedError when there is no flake, or it is not one."""
-    return Evaluation(work, nix, clone).run()
+def evaluate(work: Work, nix: Nix, clone: Clone, *, may_be_missing: bool) -> list[Attribute]:
+    """Every attribute of the flake. Raises JobFailedError when it is no flake, or when there is none and has to be."""
+    if may_be_missing and clone.git.file("flake.nix", FLAKE_LIMIT) is None:
+        return []
+    return Evaluation(work, nix, clone).run(may_be_empty=may_be_missing)
 
 
 class Evaluation:
@@ -85,14 +87,14 @@ class Evaluation:
         self._limits = work.order.limits
         self._full_name = work.order.repo.full_name
 
-    def run(self) -> list[Attribute]:
+    def run(self, *, may_be_empty: bool) -> list[Attribute]:
         """Check the flake's inputs, then read all attributes."""
         check_flake(self._work, self._nix, self._clone)
         if shutil.which("nix-eval-jobs", path=self._nix.environment["PATH"]):
             found = self._with_eval_jobs()
         else:
             found = self._all() or self._each(self._names())
-        if not found:
+        if not found and not may_be_empty:
             text = f"The flake of {self._full_name} has neither packages nor checks; add `packages.<system>.<name>`."
             raise JobFailedError(Reason.EVALUATION_FAILED, text)
         for attribute in found:

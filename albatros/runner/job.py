@@ -5,7 +5,8 @@ from albatros.runner.evaluate import Attribute, evaluate
 from albatros.runner.failure import JobFailedError, Reason
 from albatros.runner.nix import Nix
 from albatros.runner.outputs import send_outputs
-from albatros.runner.source import fetch
+from albatros.runner.script import SCRIPT, run_script
+from albatros.runner.source import Clone, fetch
 from albatros.runner.work import Work
 
 CONFIG_LIMIT = 64 << 10
@@ -40,21 +41,31 @@ def _run(work: Work, result: dict[str, object]) -> None:
     result["nix_version"] = nix.version()
     work.log.line(f"Nix {result['nix_version']}, {nix.store_words()}")
     order = work.order.build
+    if work.order.script is not None:
+        run_script(work, nix, clone, work.order.script)
+        return
     if order is None:
-        config = clone.git.settings(".albatros.toml", CONFIG_LIMIT)
-        known = {"config": config, "commit_time": clone.commit_time}
-        # Reported even if the flake does not evaluate: it may say that this commit is not to be built.
-        result["evaluation"] = {**known, "attributes": []}
-        attributes = evaluate(work, nix, clone)
-        documents = [_masked(work, attribute).document() for attribute in attributes]
-        result["evaluation"] = {**known, "attributes": documents}
-        failed = sum(attribute.drv_path is None for attribute in attributes)
-        work.log.line(f"evaluated {len(attributes)} attributes, {failed} of them failed")
+        _evaluate(work, nix, clone, result)
         return
     nix.verify_sandbox()
     outputs = build(work, nix, clone, order)
     result["outputs"] = send_outputs(work, nix, order, outputs)
     work.log.line(f"built {order.attribute}: {', '.join(outputs.values())}")
+
+
+def _evaluate(work: Work, nix: Nix, clone: Clone, result: dict[str, object]) -> None:
+    has_script = clone.git.is_program(SCRIPT)
+    config = clone.git.settings(".albatros.toml", CONFIG_LIMIT)
+    known = {"config": config, "commit_time": clone.commit_time, "script": has_script}
+    # Reported even if the flake does not evaluate: it may say that this commit is not to be built.
+    result["evaluation"] = {**known, "attributes": []}
+    attributes = evaluate(work, nix, clone, may_be_missing=has_script)
+    documents = [_masked(work, attribute).document() for attribute in attributes]
+    result["evaluation"] = {**known, "attributes": documents}
+    failed = sum(attribute.drv_path is None for attribute in attributes)
+    work.log.line(f"evaluated {len(attributes)} attributes, {failed} of them failed")
+    if has_script:
+        work.log.line(f"there is a script, {SCRIPT}")
 
 
 def _masked(work: Work, attribute: Attribute) -> Attribute:

@@ -53,8 +53,18 @@ class BuildOrder(NamedTuple):
     keep: bool
 
 
+class ScriptOrder(NamedTuple):
+    """What the repo's own program is told: one of `branch` and `tag` at most is not empty; secrets by name."""
+
+    repo_url: str
+    branch: str
+    tag: str
+    flavor: str
+    secrets: dict[str, str]
+
+
 class Order(NamedTuple):
-    """One Attempt: an evaluation when `build` is None."""
+    """One Attempt: an evaluation when `build` and `script` are None."""
 
     attempt: str
     lease_seconds: int
@@ -63,10 +73,12 @@ class Order(NamedTuple):
     nix: NixOrder
     limits: Limits
     build: BuildOrder | None
+    script: ScriptOrder | None
 
     def secrets(self) -> list[str]:
         """Values that must not appear in the log."""
-        return [value for value in (self.repo.password, *self.access_tokens.values()) if value]
+        own = self.script.secrets.values() if self.script is not None else ()
+        return [value for value in (self.repo.password, *self.access_tokens.values(), *own) if value]
 
 
 class Fields:
@@ -134,7 +146,8 @@ def parse_order(document: object) -> Order:
     """Check and type the answer to the claim. Raises JobFailedError (driver) for a wrong shape."""
     fields = Fields(document, "order")
     kind = fields.text("kind")
-    if kind not in {"evaluation", "build"} or (kind == "build") != fields.has("build"):
+    details = {"evaluation": (), "build": ("build",), "script": ("script",)}.get(kind)
+    if details is None or tuple(key for key in ("build", "script") if fields.has(key)) != details:
         raise JobFailedError(Reason.DRIVER, f"This runner does not know Jobs of kind {kind!r}; update it.")
     return Order(
         attempt=fields.text("attempt"),
@@ -144,6 +157,7 @@ def parse_order(document: object) -> Order:
         nix=_nix(fields.inner("nix")),
         limits=_limits(fields.inner("limits")),
         build=_build(fields.inner("build")) if kind == "build" else None,
+        script=_script(fields.inner("script")) if kind == "script" else None,
     )
 
 
@@ -189,4 +203,14 @@ def _build(fields: Fields) -> BuildOrder:
         drv_path=fields.text("drv_path"),
         binaries=fields.texts("binaries"),
         keep=fields.flag("keep"),
+    )
+
+
+def _script(fields: Fields) -> ScriptOrder:
+    return ScriptOrder(
+        repo_url=fields.text("repo_url"),
+        branch=fields.text("branch"),
+        tag=fields.text("tag"),
+        flavor=fields.text("flavor"),
+        secrets=fields.mapping("secrets"),
     )

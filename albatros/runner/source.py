@@ -15,6 +15,8 @@ from albatros.runner.order import RepoOrder
 from albatros.runner.work import Work
 
 CLONES = "clones"
+CREDENTIAL = "credential-"
+"""How the names of files with credentials begin."""
 SCHEMES = ("https", "http", "ssh", "file")
 GONE = (
     "not our ref",
@@ -95,6 +97,11 @@ class Git:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise JobFailedError(Reason.EVALUATION_FAILED, f"{about} is not UTF-8: {error}.") from error
+
+    def is_program(self, name: str) -> bool:
+        """Whether the order's commit has a plain file at its root that may be executed."""
+        listing = self.must("ls-tree", "-z", self._repo.commit, "--", name).decode("utf-8", "replace")
+        return listing.startswith("100755 blob ")
 
     def problem(self, what: str) -> JobFailedError:
         """The last command's failure, in git's own words."""
@@ -233,7 +240,7 @@ def _configuration(work: Work, path: str) -> str:
 
 def _credential(work: Work, url: str, username: str, password: str) -> list[str]:
     """Have git take a password out of a file that nobody else can read, for this URL's host alone."""
-    name = f"credential-{quote(url, '')}"
+    name = f"{CREDENTIAL}{quote(url, '')}"
     secret = work.write(name, f"username={username}\npassword={password}\n")
     helper = f'!f() {{ test "$1" = get && cat {shlex.quote(secret)}; }}; f'
     return [f"[credential {_quoted(url)}]", f"\thelper = {_quoted(helper)}"]

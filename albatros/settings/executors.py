@@ -40,6 +40,9 @@ class ExecutorSettings(Section):
     nix_store: str = Field(
         "", description="`private` (a store of the runner's own) or a NIX_REMOTE; default: the nix-daemon, else private"
     )
+    allow_unisolated_scripts: bool = Field(
+        False, description="run `.albatros` where it could read what belongs to other repos' Jobs on the machine"
+    )
     shutdown: ShutdownMode = Field(ShutdownMode.HAND_BACK, description="`hand_back` or `finish` running Jobs at Ctrl-C")
 
 

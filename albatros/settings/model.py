@@ -67,6 +67,9 @@ class ForgeSettings(Section):
     oauth_client_id: str = Field("", description="lets people log in with this forge: the id of an OAuth2 application")
     oauth_client_secret: SecretStr = Field(SecretStr(""), description="secret of the OAuth2 application")
     repos: tuple[str, ...] = Field((), description="globs of owner/name that may build")
+    scripts: tuple[str, ...] = Field(
+        (), description="globs of owner/name whose `.albatros` runs, outside of any sandbox; default: none"
+    )
     submodules: bool = Field(False, description="clone submodules")
     lfs: bool = Field(False, description="fetch Git LFS objects")
     flake_tokens: dict[str, SecretStr] = Field({}, description="token per host for private flake inputs")

@@ -120,13 +120,17 @@ class Ended:
 class RunnerProcess:
     """The zipapp, started as an executor starts it."""
 
-    def __init__(self, home: Path, server: RunnerServer, nix_remote: str = "") -> None:
+    def __init__(self, home: Path, server: RunnerServer, nix_remote: str = "", user: int | None = None) -> None:
+        """`user` is another one than ours, which only root can choose."""
         home.mkdir(parents=True, exist_ok=True)
         self.workdir = Path(tempfile.mkdtemp(prefix="work-", dir=home))
         bundle = home / "albatros-runner.pyz"
         bundle.write_bytes(build_bundle().data)
         token = self.workdir / "token"
         token.write_text(TOKEN)
+        for path in (home, self.workdir, token):
+            if user is not None:
+                os.chown(path, user, -1)
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(home),
@@ -136,13 +140,16 @@ class RunnerProcess:
             "ALBATROS_NIX_REMOTE": nix_remote or f"local?root={home}/nix-root",
             "ALBATROS_TOKEN_FILE": str(token),
         }
+        # Ours may lie where nobody else gets to.
+        python = sys.executable if user is None else "/usr/bin/python3"
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(bundle)],
+            [python, "-I", "-S", str(bundle)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            user=user,
         )
 
     def end(self) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from albatros.domain.secrets import (
     MAX_REFS,
+    MAX_TOKEN,
     MAX_VALUE,
     Place,
     check_name,
@@ -55,15 +56,39 @@ def test_what_is_no_host_is_no_name(name: str) -> None:
         check_name(name)
 
 
-@pytest.mark.parametrize("value", ["abcde", "two words", "a#comment", "two\nlines", "x" * (MAX_VALUE + 1), "schlüssel"])
+@pytest.mark.parametrize("value", ["abcde", "two words", "a#comment", "two\nlines", "x" * (MAX_TOKEN + 1), "schlüssel"])
 def test_a_value_that_cannot_be_used_is_refused_and_not_repeated(value: str) -> None:
     with pytest.raises(BadInputError) as refused:
-        check_value(value)
+        check_value("github.com", value)
     assert value not in refused.value.detail
 
 
 def test_a_value_is_kept_as_it_is() -> None:
-    assert check_value("PAT:glpat-0123456789=") == "PAT:glpat-0123456789="
+    assert check_value("gitlab.com", "PAT:glpat-0123456789=") == "PAT:glpat-0123456789="
+
+
+@pytest.mark.parametrize("name", ["DEPLOY_KEY", "_X", "A1", "GITHUB_TOKEN", "A" * 100])
+def test_a_variable_is_a_name_of_a_secret_for_scripts(name: str) -> None:
+    assert check_name(name) == name
+    value = "-----BEGIN-----\n\t schlüssel # \r\n-----END-----"
+    assert check_value(name, value) == value
+
+
+@pytest.mark.parametrize(
+    "name", ["PATH", "ALBATROS_SECRETS", "LD_PRELOAD", "COMMIT", "IFS", "BASH_ENV", "Deploy_Key", "A" * 101]
+)
+def test_a_variable_that_means_something_else_is_refused(name: str) -> None:
+    with pytest.raises(BadInputError):
+        check_name(name)
+
+
+@pytest.mark.parametrize(
+    "value", ["brief", "x" * (MAX_VALUE + 1), "ö" * (MAX_VALUE // 2 + 1), "nul\0byte", "half\ud800"]
+)
+def test_what_no_script_could_read_is_refused_and_not_repeated(value: str) -> None:
+    with pytest.raises(BadInputError) as refused:
+        check_value("DEPLOY_KEY", value)
+    assert value not in refused.value.detail
 
 
 def test_globs_of_refs_are_whole_refs() -> None:

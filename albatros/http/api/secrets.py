@@ -40,13 +40,13 @@ def list_secrets(
 
 @router.put("/secrets")
 def set_secret(context: Context, caller: AdminSomewhere, body: SecretIn) -> SecretOut:
-    """Set a secret, whatever it was before: an access token for the host that it is named after."""
+    """Set a secret, whatever it was before: an access token for the host that it is named after, or a script's."""
     place = Place.parse(body.place)
     _check(caller, place)
     if place.forge and place.forge not in context.forges:
         raise NotFoundError(f"no forge named {place.forge!r} is configured here")
     name, refs = check_name(body.name), check_refs(body.refs)
-    value = check_value(body.value.get_secret_value())
+    value = check_value(name, body.value.get_secret_value())
     with context.database.write() as session:
         row = secrets.put(session, Keyring(context.settings.secrets_key), place, name, refs, value)
     log.info("secret set", place=str(place), secret=name, refs=list(refs), by=caller.name)
@@ -58,7 +58,7 @@ def remove_secret(
     context: Context,
     caller: AdminSomewhere,
     place: PlaceQuery,
-    name: Annotated[str, Query(max_length=300, description="the host that it is for")],
+    name: Annotated[str, Query(max_length=300, description="the host or variable that it is")],
 ) -> None:
     """Remove a secret: no Job that starts from now on is given it."""
     wanted = Place.parse(place)
