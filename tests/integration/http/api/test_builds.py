@@ -3,17 +3,14 @@
 import pytest
 from sqlalchemy import select
 
-from albatros.db.builds import NewBuild, create_build
-from albatros.db.models import Build, Event, Job, Repo
+from albatros.db.models import Build, Event, Job
 from albatros.domain.access import Scope
-from albatros.domain.inbound import Pull
 from albatros.domain.states import BuildState, JobState, Trigger
 from albatros.forges.base import Permission
 from tests.support.api import Api
 from tests.support.forges import MemoryForge
 from tests.support.people import token_of
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from tests.support.waiting import HEAD, waiting_build
 
 
 def test_pages_hold_every_build_once_newest_first(api: Api) -> None:
@@ -102,28 +99,9 @@ def test_rerun_makes_a_new_build_of_the_same_commit(api: Api) -> None:
 @pytest.fixture
 def forge() -> MemoryForge:
     forge = MemoryForge()
-    forge.add("alba/hello", main=COMMIT)
-    forge.add("stranger/thing", main=COMMIT)
+    forge.add("alba/hello", main=HEAD)
+    forge.add("stranger/thing", main=HEAD)
     return forge
-
-
-def waiting_build(api: Api, forge: MemoryForge) -> int:
-    """A Build of pull request 7 that waits for approval."""
-    api.forges["home"] = forge
-    forge.pulls[7] = Pull(7, "refs/pull/7/head", COMMIT, "x", "eve/hello:x", True, "eve", "t", "refs/heads/main")
-    with api.context.database.write() as session:
-        repo_id = session.scalars(select(Repo.id).where(Repo.name == "hello")).first() or 0
-        new = NewBuild(
-            "refs/pull/7/head",
-            COMMIT,
-            1,
-            Trigger.PULL_REQUEST,
-            trusted=False,
-            pull=7,
-            from_fork=True,
-            needs_approval=True,
-        )
-        return create_build(session, repo_id, new)
 
 
 def test_approve_lets_a_build_run_once(api: Api, forge: MemoryForge) -> None:
@@ -155,7 +133,7 @@ def test_trigger_builds_the_head_that_the_forge_names(api: Api, forge: MemoryFor
     assert answer.status_code == 201
     with api.context.database.read() as session:
         build = session.get_one(Build, answer.json()["id"])
-    assert (build.commit, build.ref, build.trigger) == (COMMIT, "refs/heads/main", Trigger.API)
+    assert (build.commit, build.ref, build.trigger) == (HEAD, "refs/heads/main", Trigger.API)
     assert build.state is BuildState.QUEUED
 
 
