@@ -26,6 +26,7 @@ def waiting_build(api: Api, forge: MemoryForge) -> int:
             trusted=False,
             pull=7,
             from_fork=True,
+            head_label="eve/hello:x",
             needs_approval=True,
         )
         return create_build(session, repo_id, new)
