@@ -121,6 +121,9 @@ def lookups(talk: Talk) -> None:
     assert len(first) == 1
     pattern = quote('JobID matches "^alb-"')
     talk.keep("allocations-filtered", "GET", f"/v1/allocations?task_states=false&filter={pattern}")
+    talk.keep("jobs-with-meta", "GET", "/v1/jobs?prefix=alb-&meta=true&filter=" + quote('Status != "dead"'))
+    talk.keep("jobs-first-page", "GET", "/v1/jobs?per_page=1")
+    talk.keep("evaluations-first-page", "GET", "/v1/evaluations?per_page=1&filter=" + quote('Status == "complete"'))
     talk.keep("allocation-running", "GET", f"/v1/allocation/{alloc}")
     talk.keep("job-running", "GET", "/v1/job/alb-2")
     for name, query in (

@@ -76,17 +76,33 @@ def duration(text: str) -> int:
     return int(sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text)))
 
 
-def page(rows: list[Json], ask: Ask, key: Callable[[Json], tuple[int, str]]) -> Reply:
-    """One page of a list that is sorted by this key."""
+def by_index(row: Json) -> str:
+    """The token of allocations and evaluations, which come as they were made."""
+    return f"{row['CreateIndex']:d}.{row['ID']}"
+
+
+def by_name(row: Json) -> str:
+    """The token of what comes by namespace and id, as jobs do; nodes have none of the former."""
+    name = str(row["Path"] if "Path" in row else row["ID"])
+    return f"{row['Namespace']}.{name}" if "Namespace" in row else name
+
+
+def page(rows: list[Json], ask: Ask, token_of: Callable[[Json], str]) -> Reply:
+    """One page of a sorted list; a row that went meanwhile is no longer the first of its page."""
     size = ask.query.get("per_page", "0")
     if not size.isdigit():
         raise RefusedError(400, "Expect a number for `per_page` query string parameter")
     if token := ask.query.get("next_token"):
-        index, _, name = token.partition(".")
-        rows = [row for row in rows if key(row) >= (int(index), name)]
+        rows = [row for row in rows if _place(token_of(row), token_of) >= _place(token, token_of)]
     rest = rows[int(size) :] if int(size) else []
-    following = "{}.{}".format(*key(rest[0])) if rest else ""
+    following = token_of(rest[0]) if rest else ""
     return Reply(value=rows[: int(size)] if int(size) else rows, next_token=following, read=True)
+
+
+def _place(token: str, token_of: Callable[[Json], str]) -> tuple[int, str]:
+    """Where a token stands: those that begin with an index by that number, see Nomad's `CreateIndexAndIDTokenizer`."""
+    first, _, rest = token.partition(".")
+    return (int(first), rest) if token_of is by_index else (0, token)
 
 
 def serve(sim: "NomadSim") -> ThreadingHTTPServer:

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tests.support.nomad_sim_filter import FilterError, parse_filter
-from tests.support.nomad_sim_http import Ask, RefusedError, Reply, blocking, event_stream, log_frames, page
+from tests.support.nomad_sim_http import (
+    Ask,
+    RefusedError,
+    Reply,
+    blocking,
+    by_index,
+    by_name,
+    event_stream,
+    log_frames,
+    page,
+)
 from tests.support.nomad_sim_rows import SECOND, Allocation, Job, Json, Node, canonical, moment
 
 if TYPE_CHECKING:
@@ -180,7 +190,7 @@ class Routes:
         blocking(self._sim, ask, lambda: self._state.tables["jobs"])
         prefix = ask.query.get("prefix", "")
         found = [
-            job.stub(self._state.summary_of(job))
+            job.stub(self._state.summary_of(job), meta=ask.query.get("meta") == "true")
             for job in sorted(self._state.jobs.values(), key=lambda one: one.id)
             if job.id.startswith(prefix) and ask.namespace in ("*", job.namespace)
         ]
@@ -439,7 +449,7 @@ class Routes:
             except FilterError as error:
                 text = "failed to create result paginator: failed to read filter expression"
                 raise RefusedError(400, f"{text}: {error}") from error
-        reply = page(rows, ask, lambda row: (row["CreateIndex"], row.get("ID", "")))
+        reply = page(rows, ask, by_index if table in ("allocs", "evals") else by_name)
         reply.index = self._state.tables[table]
         return reply
 

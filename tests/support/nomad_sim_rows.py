@@ -100,8 +100,8 @@ class Job(Row):
             "SubmitTime": self.create_time,
         }
 
-    def stub(self, summary: Json) -> Json:
-        """It in a list of jobs."""
+    def stub(self, summary: Json, *, meta: bool) -> Json:
+        """It in a list of jobs, with its meta if asked."""
         shown = self.document()
         same = [
             "CreateIndex",
@@ -122,7 +122,8 @@ class Job(Row):
             "Type",
         ]
         flags = {"ParameterizedJob": self.parameterized, "Periodic": False}
-        return {**{key: shown[key] for key in same}, **flags, "JobSummary": summary}
+        more = {"Meta": shown["Meta"]} if meta else {}
+        return {**{key: shown[key] for key in same}, **flags, **more, "JobSummary": summary}
 
 
 @dataclass(eq=False, kw_only=True)
