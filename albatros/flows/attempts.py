@@ -264,6 +264,8 @@ def _order(
             "config_commit": build.commit if build.trusted else build.base_commit or "",
             "username": source.username if needs_credential else None,
             "password": source.password if needs_credential else None,
+            # Somebody approved this repo's commit, and not that a stranger's flake or submodule names others.
+            "repo_alone": not build.trusted,
             "submodules": forge_settings.submodules,
             "lfs": forge_settings.lfs,
         },

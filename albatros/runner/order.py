@@ -18,6 +18,8 @@ class RepoOrder(NamedTuple):
     config_commit: str | None
     username: str | None
     password: str | None
+    repo_alone: bool
+    """The credential is for this repo, and for nothing else of its host."""
     submodules: bool
     lfs: bool
 
@@ -170,6 +172,7 @@ def _repo(fields: Fields) -> RepoOrder:
         config_commit=fields.maybe_text("config_commit"),
         username=fields.maybe_text("username"),
         password=fields.maybe_text("password"),
+        repo_alone=fields.flag("repo_alone"),
         submodules=fields.flag("submodules"),
         lfs=fields.flag("lfs"),
     )

@@ -222,8 +222,11 @@ def _configuration(work: Work, path: str) -> str:
     lines += ["[http]", "\tlowSpeedLimit = 1000", "\tlowSpeedTime = 60"]
     clone_host = parts.netloc.rpartition("@")[2]
     if repo.password is not None and parts.scheme in {"http", "https"}:
-        # Named by host: neither a redirect nor a submodule elsewhere is given the credential.
-        lines += _credential(work, f"{parts.scheme}://{clone_host}", repo.username or "git", repo.password)
+        # Named by host: neither a redirect nor a submodule elsewhere is given the credential. Named by path as well, no
+        # submodule and no flake input of the same host is either; git-lfs tells the path only where it is asked to.
+        place = f"{parts.scheme}://{clone_host}{parts.path if repo.repo_alone else ''}"
+        lines += ["[credential]", f"\tuseHttpPath = {str(repo.repo_alone).lower()}"]
+        lines += _credential(work, place, repo.username or "git", repo.password)
     for host, token in sorted(work.order.access_tokens.items()):
         if host != clone_host:
             # Nix's own name for the kind of token, which GitLab's have, is no part of it.

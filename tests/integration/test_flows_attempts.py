@@ -48,6 +48,7 @@ def test_the_first_runner_gets_the_order_and_may_ask_again(world: World) -> None
     assert (order["attempt"], order["kind"], order["build"]) == (runner.attempt_id, "evaluation", None)
     repo = cast("dict[str, object]", order["repo"])
     assert (repo["commit"], repo["ref"], repo["password"]) == (build.commit, build.ref, "clone-token")
+    assert repo["repo_alone"] is False
     assert order["access_tokens"] == {"example.org": "flake-token"}
     attempt = runner.attempt()
     assert (attempt.state, attempt.nonce, attempt.host) == (AttemptState.CLAIMED, runner.nonce, "a-host")
@@ -167,7 +168,8 @@ def test_strangers_get_no_secret(world: World) -> None:
 def test_a_private_repo_cannot_be_cloned_without_its_credential(world: World) -> None:
     world.repo("secret", private=True)
     world.build("secret", trusted=False)
-    assert cast("dict[str, object]", world.dispatch_one().claim()["repo"])["password"] == "clone-token"
+    repo = cast("dict[str, object]", world.dispatch_one().claim()["repo"])
+    assert (repo["password"], repo["repo_alone"]) == ("clone-token", True)
 
 
 def test_an_order_says_what_is_wanted_of_the_build(world: World) -> None:

@@ -76,6 +76,7 @@ def evaluation_order(repo: Path, commit: str, **limits: int) -> dict[str, object
             "full_name": "alba/hello",
             "username": None,
             "password": None,
+            "repo_alone": False,
             "submodules": False,
             "lfs": False,
         },

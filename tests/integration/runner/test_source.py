@@ -119,6 +119,45 @@ def test_a_private_repo_is_cloned_with_its_password_and_the_log_does_not_show_it
     assert credential.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_strangers_commit_reaches_no_other_repo_of_the_host(
+    tmp_path: Path, git_server: GitServer, alone: bool
+) -> None:
+    """The credential of a forge's API may read more repos than the one that somebody approved a commit of."""
+    make_repo(tmp_path / "keys", {"word": "a secret"})
+    git(tmp_path, "clone", "--quiet", "--bare", str(tmp_path / "keys"), str(git_server.root / "keys.git"))
+    make_repo(tmp_path / "repo", {"flake.nix": flake("sub/word")})
+    git(tmp_path / "repo", "submodule", "--quiet", "add", f"file://{tmp_path}/keys", "sub")
+    modules = tmp_path / "repo" / ".gitmodules"
+    modules.write_text('[submodule "sub"]\n\tpath = sub\n\turl = ../keys.git\n')
+    commit = commit_all(tmp_path / "repo")
+    git(tmp_path, "clone", "--quiet", "--bare", str(tmp_path / "repo"), str(git_server.root / "hello.git"))
+    order = evaluation_order(tmp_path / "repo", commit)
+    cast("dict[str, object]", order["repo"]).update(
+        clone_url=f"{git_server.url}/hello.git", username="alba", password=PASSWORD, repo_alone=alone, submodules=True
+    )
+    server = run_order(tmp_path / "home", order)
+    if alone:
+        assert result_of(server)["reason"] == "driver"
+        assert "keys.git" in str(result_of(server)["message"])
+        assert "a secret" not in server.log
+    else:
+        assert b"a secret" in derivation(tmp_path, attributes_of(server)["packages.x86_64-linux.it"])
+
+
+def test_a_credential_for_a_repo_alone_is_for_what_lies_below_its_address(tmp_path: Path) -> None:
+    order = evaluation_order(tmp_path, "c" * 40)
+    cast("dict[str, object]", order["repo"]).update(
+        clone_url="https://git.example.org/alba/hello.git", username="alba", password=PASSWORD, repo_alone=True
+    )
+    work = Work(parse_order(order), str(tmp_path), *cast("tuple[LogStream, Children, Server]", (None,) * 3), "")
+    config = Git(work).environment["GIT_CONFIG_GLOBAL"]
+    for path in ("alba/hello.git", "alba/hello.git/info/lfs"):
+        assert filled(config, "https", "git.example.org", path) == PASSWORD
+    for path in ("", "alba/hello", "alba/hello.git2", "alba/keys.git", "alba/hello.git/../keys.git"):
+        assert filled(config, "https", "git.example.org", path) == "", path
+
+
 def test_a_wrong_password_is_an_error_and_no_question(tmp_path: Path, git_server: GitServer) -> None:
     make_repo(tmp_path / "repo", {"flake.nix": flake("word"), "word": "x"})
     git(tmp_path, "clone", "--quiet", "--bare", str(tmp_path / "repo"), str(git_server.root / "hello.git"))
@@ -242,10 +281,10 @@ def test_a_token_of_another_host_is_given_to_that_host_alone(tmp_path: Path) -> 
     assert filled(config, "https", "evil.git.example.org") == ""
 
 
-def filled(config: str, protocol: str, host: str) -> str:
-    """The password that git finds for a host."""
+def filled(config: str, protocol: str, host: str, path: str = "") -> str:
+    """The password that git finds for a path on a host."""
     environment = {**os.environ, "GIT_CONFIG_GLOBAL": config, "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"}
-    asked = f"protocol={protocol}\nhost={host}\n\n"
+    asked = f"protocol={protocol}\nhost={host}\n" + (f"path={path}\n\n" if path else "\n")
     done = subprocess.run(
         ["git", "credential", "fill"], env=environment, input=asked, capture_output=True, text=True, check=False
     )
