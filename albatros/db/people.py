@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from albatros.db.models import Person
+from albatros.db.models import Operator, Person
 from albatros.db.session import now
 from albatros.db.upsert import insert
 
@@ -26,6 +26,19 @@ def logged_in(session: Session, forge: str, subject: str, login: str) -> Person:
         statement.on_conflict_do_update(index_elements=["forge", "subject"], set_=known).returning(Person.id)
     )
     return session.get_one(Person, person_id, populate_existing=True)
+
+
+def remember_operator(session: Session, forge: str, login: str, subject: str) -> str:
+    """Keep whose an operator's name is, unless that is known; the forge's id of who it is."""
+    values = {"forge": forge, "login": login.casefold(), "subject": subject, "created_at": now()}
+    session.execute(insert(session, Operator).values(values).on_conflict_do_nothing())
+    return find_operator(session, forge, login)
+
+
+def find_operator(session: Session, forge: str, login: str) -> str:
+    """The forge's id of whose an operator's name is; empty before they first logged in."""
+    row = session.get(Operator, (forge, login.casefold()), populate_existing=True)
+    return row.subject if row is not None else ""
 
 
 def find(session: Session, person_id: int) -> Person | None:

@@ -26,6 +26,8 @@ FRESH_SECONDS = 120.0
 """After this long the forge is asked again."""
 OLD_SECONDS = 600.0
 """How old an answer may be that counts while the forge is away."""
+NOWHERE = ("-", "-")
+"""A repo that is on no forge: none lets anybody have this name."""
 MAX_ANSWERS = 20_000
 ASKING = 8
 """Questions to forges at once, for one caller's list."""
@@ -93,15 +95,29 @@ class Roles:
     def check(self, who: Who, repo: NamedRepo | None, needed: Scope, what: str) -> None:
         """Raise NotFoundError for what there is not or `who` may not see, ForbiddenError for what they may only see.
 
-        `what` names the thing, as in `build 7`; both are told in the same words.
+        `what` names the thing, as in `build 7`; both are told in the same words, and while their forge is away both
+        raise ForgeUnavailableError.
         """
-        if repo is None or not self.may(who, repo, Scope.READ):
+        seen = self._sees(who, repo)
+        if repo is None or not seen:
             raise NotFoundError(f"there is no {what}, or it is not for you to see")
         if not self.may(who, repo, needed):
             raise ForbiddenError(
                 f"{who.name or 'nobody'} may see {what} and not change it: "
                 f"that needs {needed} on {repo.owner}/{repo.name}"
             )
+
+    def _sees(self, who: Who, repo: NamedRepo | None) -> bool:
+        """Whether `who` may see what there is. Raises ForgeUnavailableError for nothing that they may not know of."""
+        try:
+            if repo is not None and self.may(who, repo, Scope.READ):
+                return True
+        except ForgeUnavailableError as error:
+            log.info("what a forge was not there to open is hidden", problem=error.detail)
+        if who.person is not None and who.of_forge:
+            # The answer must not depend on what there is, so this is asked of what never is.
+            self._permission(who.person, *NOWHERE, FRESH_SECONDS, FRESH_SECONDS)
+        return False
 
     def confirm(self, who: Who, repo: NamedRepo) -> None:
         """Raise ForbiddenError unless the forge of a person says now that they may push to `repo`."""
@@ -129,16 +145,20 @@ class Roles:
 
     def permission(self, person: Person, owner: str, name: str, *, now: bool = False) -> Permission:
         """What the forge lets a person do with a repo; `now` asks at this moment. Raises ForgeUnavailableError."""
+        return self._permission(person, owner, name, *((0.0, 0.0) if now else (FRESH_SECONDS, OLD_SECONDS)))
+
+    def _permission(self, person: Person, owner: str, name: str, fresh: float, old: float) -> Permission:
+        """An answer younger than `fresh` seconds, or than `old` while the forge is away."""
         key = (person.forge, person.subject, person.login.casefold(), owner, name)
         with self._lock:
             kept = self._answers.get(key)
         age = self._clock() - kept.at if kept is not None else 0.0
-        if kept is not None and age < FRESH_SECONDS and not now:
+        if kept is not None and age < fresh:
             return kept.permission
         try:
             permission = self._ask(person, owner, name)
         except ForgeUnavailableError as error:
-            if kept is not None and age < OLD_SECONDS and not now:
+            if kept is not None and age < old:
                 return kept.permission
             log.warning(
                 "a forge cannot be asked what a person may do",

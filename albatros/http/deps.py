@@ -24,6 +24,7 @@ from albatros.domain.access import NOBODY, Person, Scope, Who
 from albatros.domain.refs import read_bound
 from albatros.errors import DatabaseUnavailableError, ForbiddenError, UnauthorizedError
 from albatros.flows.access import Roles
+from albatros.flows.operators import is_operator
 from albatros.forges.base import ForgeAdapter, Hooks, Login, Permissions
 from albatros.http.caller import Caller
 from albatros.http.sessions import SessionKind, cookie_name, person_proof, signer, token_proof
@@ -103,11 +104,12 @@ def who_by_cookie(context: AppContext, cookie: str) -> Who:
     session = signer(context.settings.server.data).read(cookie)
     if session is None:
         return NOBODY
-    with context.database.read() as transaction:
-        if session.kind is SessionKind.PERSON:
+    if session.kind is SessionKind.PERSON:
+        with context.database.read() as transaction:
             person = people.find(transaction, session.row_id)
-            good = person is not None and session.proof == person_proof(person.sessions)
-            return _who_is(context, person) if good and person is not None else NOBODY
+        good = person is not None and session.proof == person_proof(person.sessions)
+        return _who_is(context, person) if good and person is not None else NOBODY
+    with context.database.read() as transaction:
         token = tokens.find_by_id(transaction, session.row_id)
     good = token is not None and hmac.compare_digest(session.proof, token_proof(token.token_hash))
     return _who_has(context, token) if good and token is not None else NOBODY
@@ -146,7 +148,7 @@ def _who_is(context: AppContext, row: Row, scope: Scope = Scope.ADMIN) -> Who:
     if row.forge not in context.permissions or not row.login:
         return NOBODY
     person = Person(row.id, row.forge, row.login, row.subject)
-    return Who(row.login, scope, person, operator=is_operator(context.settings, person))
+    return Who(row.login, scope, person, operator=is_operator(context.settings, context.database, person))
 
 
 def _who_has(context: AppContext, token: Token) -> Who:
@@ -156,12 +158,6 @@ def _who_has(context: AppContext, token: Token) -> Who:
         return Who(token.name, scope, bound=bound, token=True)
     who = _who_is(context, token.person, scope) if token.person is not None else NOBODY
     return replace(who, bound=bound, token=True) if who.scope is not None else NOBODY
-
-
-def is_operator(settings: Settings, person: Person) -> bool:
-    """True for those whom `[[operators]]` names; names of people ignore case, as they do on every forge."""
-    named = (person.forge, person.login.casefold())
-    return any((one.forge, one.login.casefold()) == named for one in settings.operators)
 
 
 AnyCaller = Annotated[Caller, Depends(caller_of)]

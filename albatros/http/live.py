@@ -2,7 +2,8 @@
 
 `/api/v1/events` sends each event under its kind; its id resumes the stream. `/api/v1/jobs/{id}/log/live` sends `log`
 with `{attempt, offset, text}`, its id being `ATTEMPT:OFFSET` behind the text, and `end` with `{job, state, reason}`.
-A stream ends without `end` after MAX_STREAM_SECONDS or when the server goes down: come back with Last-Event-ID.
+A stream ends without `end` after MAX_STREAM_SECONDS, when the server goes down, or when its caller is no longer let in,
+which is looked at every RECHECK_SECONDS: come back with Last-Event-ID.
 """
 
 from __future__ import annotations
@@ -23,16 +24,19 @@ from albatros.db.models import Job
 from albatros.db.watching import EventRow, LogPosition
 from albatros.domain.refs import RepoFilter
 from albatros.domain.states import is_end
-from albatros.errors import BadInputError, NotFoundError
+from albatros.errors import AlbatrosError, BadInputError, NotFoundError
 from albatros.http.caller import Caller
-from albatros.http.deps import AppContext, Context, Reader
+from albatros.http.deps import AppContext, Context, Reader, caller_of, reader
 from albatros.http.hub import Hub
 from albatros.http.params import MAX_ID, JobId, repo_filter
+from albatros.log import get_logger
 
+log = get_logger(__name__)
 router = APIRouter(prefix="/api/v1", tags=["live"])
 HEARTBEAT_SECONDS = 15
 MAX_STREAM_SECONDS = 3600
-"""After this a stream comes back, and whoever reads it must still be allowed to."""
+RECHECK_SECONDS = 60
+"""So long a token that was revoked, or a session that is over, is still listened with."""
 READ_BYTES = 64 << 10
 RETRY_MILLISECONDS = 2000
 _LOG_ID = re.compile(r"([1-9][0-9]{0,8}):([0-9]{1,15})", re.ASCII)
@@ -60,11 +64,40 @@ LiveHub = Annotated[Hub, Depends(hub_of)]
 LastEventId = Annotated[str, Header(alias="Last-Event-ID", max_length=64, description="where the last stream ended")]
 
 
+class _Door:
+    """Lets the caller of a stream in again from time to time, as a new call would be."""
+
+    def __init__(self, request: Request, caller: Caller) -> None:
+        self._request = request
+        self.caller = caller
+        self._until = time.monotonic() + MAX_STREAM_SECONDS
+        self._again = time.monotonic() + RECHECK_SECONDS
+
+    async def is_open(self, job_id: int | None = None) -> bool:
+        """False when the stream is over, or its caller may no longer see what it is of."""
+        at = time.monotonic()
+        if at >= self._until or at < self._again:
+            return at < self._until
+        self._again = at + RECHECK_SECONDS
+        return await run_in_threadpool(self._look, job_id)
+
+    def _look(self, job_id: int | None) -> bool:
+        context = self.caller.context
+        try:
+            self.caller = reader(caller_of(self._request, context), context)
+            if job_id is not None:
+                self.caller.job(job_id)
+        except AlbatrosError as error:
+            log.info("a live stream is over", caller=self.caller.name, problem=error.detail)
+            return False
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     """Which events a stream sends."""
 
-    caller: Caller
+    door: _Door
     repo: RepoFilter
     build: int | None
 
@@ -73,11 +106,12 @@ class _Wanted:
 
     def seen(self, rows: Sequence[EventRow]) -> Sequence[EventRow]:
         """Those of `rows` that the caller may see; a forge that cannot be asked hides what only it could open."""
-        return [row for row in rows if self.covers(row) and self.caller.offers(row)]
+        return [row for row in rows if self.covers(row) and self.door.caller.offers(row)]
 
 
 @router.get("/events", response_class=EventStream)
 def events(
+    request: Request,
     context: Context,
     hub: LiveHub,
     caller: Reader,
@@ -87,7 +121,7 @@ def events(
 ) -> EventStream:
     """What happens to builds from now on, or after the event whose id is given."""
     hub.check_room()
-    wanted = _Wanted(caller, repo_filter(repo), build)
+    wanted = _Wanted(_Door(request, caller), repo_filter(repo), build)
     if last_event_id and not _EVENT_ID.fullmatch(last_event_id):
         raise BadInputError("Last-Event-ID is not the id of an event")
     with context.database.read() as session:
@@ -97,10 +131,9 @@ def events(
 
 
 async def _events(hub: Hub, wanted: _Wanted, after: int) -> AsyncIterator[str]:
-    until = time.monotonic() + MAX_STREAM_SECONDS
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
     with hub.subscribe() as stream:
-        while not stream.closed and time.monotonic() < until:
+        while not stream.closed and await wanted.door.is_open():
             rows = hub.recent(after)
             if rows is None:
                 rows = await run_in_threadpool(hub.older, after)
@@ -113,7 +146,7 @@ async def _events(hub: Hub, wanted: _Wanted, after: int) -> AsyncIterator[str]:
 
 async def _judged(wanted: _Wanted, rows: Sequence[EventRow]) -> Sequence[EventRow]:
     """Where a forge may have to be asked, that is for a thread."""
-    if not rows or not wanted.caller.who.of_forge:
+    if not rows or not wanted.door.caller.who.of_forge:
         return wanted.seen(rows)
     return await run_in_threadpool(wanted.seen, rows)
 
@@ -140,6 +173,7 @@ class _Reading:
 
 @router.get("/jobs/{id}/log/live", response_class=EventStream)
 def live_log(
+    request: Request,
     context: Context,
     hub: LiveHub,
     caller: Reader,
@@ -158,7 +192,7 @@ def live_log(
     number = attempt or max(attempts, default=0)
     if number and number not in attempts:
         raise NotFoundError(f"job {job_id} has no attempt {number}")
-    return _stream(_log(caller, hub, job, _Reading(number, attempts.get(number), offset)))
+    return _stream(_log(_Door(request, caller), hub, job, _Reading(number, attempts.get(number), offset)))
 
 
 def _parse_log_id(text: str) -> tuple[int, int]:
@@ -168,12 +202,11 @@ def _parse_log_id(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-async def _log(caller: Caller, hub: Hub, job: Job, reading: _Reading) -> AsyncIterator[str]:
-    until = time.monotonic() + MAX_STREAM_SECONDS
+async def _log(door: _Door, hub: Hub, job: Job, reading: _Reading) -> AsyncIterator[str]:
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
     with hub.subscribe(job.id) as stream:
-        while not stream.closed and time.monotonic() < until:
-            position = stream.position
+        while not stream.closed and await door.is_open(job.id):
+            position, caller = stream.position, door.caller
             frame = await _next_piece(caller.context, reading, position) if position is not None else ""
             if caller.who.of_forge and not await run_in_threadpool(caller.offers, job.build.repo):
                 return

@@ -18,8 +18,10 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from albatros.db import people
+from albatros.domain.access import Person
 from albatros.domain.refs import one_line
 from albatros.errors import AlbatrosError, BadInputError, ForbiddenError, NotFoundError, UnauthorizedError
+from albatros.flows import operators
 from albatros.forges.base import Login, LoginAttempt
 from albatros.http.deps import AppContext, Context
 from albatros.http.login import give_cookie, local_path, login_page
@@ -98,7 +100,10 @@ def _log_in(context: AppContext, login: Login, begun: _Begun, code: str) -> Resp
     identity = login.identify(_attempt(context.settings, begun), code)
     with context.database.write() as session:
         person = people.logged_in(session, begun.forge, identity.subject, identity.login)
-    log.info("somebody logged in", forge=begun.forge, person=identity.login)
+    operators.remember(
+        context.settings, context.database, Person(person.id, begun.forge, identity.login, identity.subject)
+    )
+    log.info("somebody logged in", forge=begun.forge, person=identity.login, id=identity.subject)
     answer = RedirectResponse(begun.target, HTTPStatus.SEE_OTHER)
     give_cookie(answer, context.settings, Session(SessionKind.PERSON, person.id, person_proof(person.sessions)))
     return answer

@@ -100,6 +100,9 @@ class OperatorSettings(Section):
 
     forge: Name = Field(description="the forge that they log in with")
     login: str = Field(min_length=1, description="their name there; case does not matter")
+    id: int = Field(
+        0, ge=0, description="the forge's number of them, which decides alone; 0: of the first who logs in as `login`"
+    )
 
 
 class RegistrySettings(Section):

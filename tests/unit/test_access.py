@@ -138,6 +138,25 @@ def test_what_is_hidden_is_told_as_what_is_not_there(roles: Roles, people: FakeP
         roles.check(ada, KEYS, Scope.WRITE, "build 7")
 
 
+def test_while_the_forge_is_away_what_is_hidden_is_told_as_what_is_not_there(
+    roles: Roles, people: FakePeople, clock: Clock
+) -> None:
+    def told(repo: Unseen | None) -> tuple[type[Exception], str]:
+        with pytest.raises((NotFoundError, ForgeUnavailableError)) as problem:
+            roles.check(INES, repo, Scope.READ, "build 7")
+        return problem.type, problem.value.detail
+
+    for known in (KEYS, None):
+        assert told(known)[0] is NotFoundError
+    people.go_away()
+    others = replace(KEYS, name="never-asked"), replace(KEYS, forge="work")
+    for seconds in (0.0, FRESH_SECONDS - 1, FRESH_SECONDS, OLD_SECONDS - 1, OLD_SECONDS):
+        clock.seconds = seconds
+        answers = {told(repo) for repo in (None, KEYS, *others)}
+        assert len(answers) == 1, answers
+        assert (ForgeUnavailableError in next(iter(answers))) is (seconds >= FRESH_SECONDS)
+
+
 def test_answers_do_not_pile_up(roles: Roles, people: FakePeople, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "MAX_ANSWERS", 10)
     for number in range(30):

@@ -15,7 +15,7 @@ from albatros.db.models.images import (
     TagHead,
 )
 from albatros.db.models.inbox import Delivery, RefHead, Repo, Schedule
-from albatros.db.models.server import Counter, Event, Person, Secret, StatusReport, Token
+from albatros.db.models.server import Counter, Event, Operator, Person, Secret, StatusReport, Token
 
 __all__ = [
     "Artifact",
@@ -33,6 +33,7 @@ __all__ = [
     "Job",
     "JobEdge",
     "LogPiece",
+    "Operator",
     "Person",
     "Publication",
     "ReadSource",

@@ -88,6 +88,18 @@ class Person(Base):
     logged_in_at: Mapped[datetime]
 
 
+class Operator(Base):
+    """Who first logged in under a name while the configuration said that it is an operator's; later ones are others."""
+
+    __tablename__ = "operators"
+
+    forge: Mapped[str] = mapped_column(ShortText, primary_key=True)
+    login: Mapped[str] = mapped_column(ShortText, primary_key=True)
+    """With its case folded."""
+    subject: Mapped[str] = mapped_column(ShortText)
+    created_at: Mapped[datetime]
+
+
 _OF_SERVER = text("person_id IS NULL")
 
 

@@ -153,6 +153,8 @@ def guarded(public_api: Api) -> Api:
     """A public server whose forge knows the actors."""
     for actor in ACTORS:
         public_api.people.given["alba/keys", actor.name] = actor.permission
+    with public_api.context.database.write() as session:
+        people.remember_operator(session, "home", "operator", "id-of-operator")
     settings = public_api.context.settings
     operators = (OperatorSettings(forge="home", login="Operator"),)
     object.__setattr__(public_api.context, "settings", settings.model_copy(update={"operators": operators}))
@@ -327,8 +329,9 @@ def test_the_forge_is_asked_about_a_repo_whether_it_is_known_or_not(guarded: Api
     stranger = next(iter(clients(guarded, ACTORS[1])))
     for name in ("keys", "no-such-repo"):
         guarded.people.asked.clear()
+        guarded.context.roles._answers.clear()
         assert stranger.get(f"/api/v1/repos/home/alba/{name}").status_code == 404
-        assert guarded.people.asked == [(f"alba/{name}", "stranger")]
+        assert guarded.people.asked == [(f"alba/{name}", "stranger"), ("-/-", "stranger")]
 
 
 def test_a_role_that_ends_ends_the_sight_of_it(guarded: Api) -> None:
@@ -353,6 +356,8 @@ def test_a_forge_that_is_away_is_told_in_a_sentence(guarded: Api) -> None:
 def test_a_forge_that_is_away_tells_no_name_of_a_hidden_repo(guarded: Api) -> None:
     guarded.people.go_away()
     for client in clients(guarded, ACTORS[1]):
+        answers = [client.get(f"/api/v1/builds/{number}").text for number in (guarded.seeded.private, 999999)]
+        assert answers[0] == answers[1]
         for path in (f"/api/v1/builds/{guarded.seeded.private}", "/api/v1/builds", "/api/v1/repos", "/", "/repos"):
             answer = client.get(path)
             assert answer.status_code == 502, path

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from albatros.db import logs
+from albatros.db import logs, people, tokens
 from albatros.db.events import emit
 from albatros.db.models import Attempt, Build, Job, LogPiece
 from albatros.db.session import now
 from albatros.db.signals import Topic
+from albatros.domain.access import Scope, new_token
 from albatros.domain.states import AttemptState, JobState
-from albatros.http import hub
+from albatros.forges.base import Permission
+from albatros.http import hub, live
 from tests.support.api import Api
+from tests.support.people import cookie_of
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,53 @@ def test_more_streams_than_there_is_room_for_are_told_to_come_back(api: Api, mon
         answer = api.reader.get("/api/v1/events")
         assert answer.status_code == 503
         assert "retry-after" in answer.headers
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams look at their callers again each time that they wake."""
+    monkeypatch.setattr(live, "RECHECK_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("watched")
+def test_a_stream_ends_when_its_token_is_revoked(api: Api) -> None:
+    token = new_token()
+    with api.context.database.write() as session:
+        tokens.create(session, "listener", token, Scope.READ, None)
+    listener, path = api.with_token(token), log_of(api) + "/live"
+    with stream(listener, "/api/v1/events") as events, stream(listener, path) as lines:
+        happen(api, api.seeded.running, "build.a")
+        assert kinds(events, 1) == ["build.a"]
+        assert next(lines).kind == "log"
+        with api.context.database.write() as session:
+            tokens.revoke(session, "listener")
+        write(api, b"not for those who went\n")
+        happen(api, api.seeded.running, "build.b")
+        assert list(events) == list(lines) == []
+
+
+@pytest.mark.usefixtures("watched")
+def test_a_stream_ends_with_the_session_of_who_listens(api: Api) -> None:
+    api.people.given["alba/keys", "ines"] = Permission.READ
+    cookies = cookie_of(api.context, "ines")
+    browser = api.clients.enter_context(httpx.Client(base_url=api.url, cookies=cookies))
+    with stream(browser, "/api/v1/events") as events:
+        happen(api, api.seeded.private, "build.a")
+        assert kinds(events, 1) == ["build.a"]
+        with api.context.database.write() as session:
+            people.logged_in(session, "home", "another-id", "ines")
+        happen(api, api.seeded.private, "build.b")
+        assert list(events) == []
+
+
+@pytest.mark.usefixtures("watched")
+def test_the_stream_of_a_log_ends_when_its_repo_becomes_private(public_api: Api) -> None:
+    with stream(public_api.anybody, log_of(public_api) + "/live") as lines:
+        assert next(lines).kind == "log"
+        with public_api.context.database.write() as session:
+            session.get_one(Build, public_api.seeded.running).repo.private = True
+        write(public_api, b"a secret\n")
+        assert list(lines) == []
 
 
 def live_threads() -> set[threading.Thread]:

@@ -15,7 +15,7 @@ from albatros.forges.gitea import GiteaForge
 from albatros.forges.oauth import OAuthLogin
 from albatros.http import sessions
 from albatros.http.sessions import SessionSigner, signer
-from albatros.settings import ForgeSettings
+from albatros.settings import ForgeSettings, OperatorSettings
 from tests.services.gitea_server import ADMIN, GiteaServer
 from tests.support.api import Api
 from tests.support.fake_oauth import CLIENT_ID, CLIENT_SECRET, FakeOAuth, fake_oauth
@@ -254,6 +254,48 @@ def test_a_session_is_over_when_its_name_is_anothers(browser: httpx.Client, forg
     with site.context.database.write() as session:
         people.logged_in(session, "home", "another-id", "INES")
     assert browser.get("/").status_code == 303
+
+
+def make_operators(site: Api, **operator: object) -> None:
+    one = OperatorSettings.model_validate({"forge": "home", "login": "Ines", **operator})
+    object.__setattr__(site.context, "settings", site.context.settings.model_copy(update={"operators": (one,)}))
+
+
+def sees_everything(browser: httpx.Client, site: Api) -> bool:
+    return browser.get(f"/builds/{site.seeded.private}").status_code == 200
+
+
+def test_an_operator_is_who_first_logged_in_under_the_name(
+    browser: httpx.Client, forge: FakeOAuth, site: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_operators(site)
+    log_in(browser, forge)
+    assert sees_everything(browser, site)
+    forge.login, first = "ines-b", forge.subject
+    log_in(browser, forge)
+    assert not sees_everything(browser, site), "another name is not in the configuration"
+    forge.login, forge.subject = "ines", first + 1
+    log_in(browser, forge)
+    assert "ines" in browser.get("/").text
+    assert not sees_everything(browser, site)
+    assert "an operator's name is somebody else's by now" in caplog.text
+    forge.subject = first
+    log_in(browser, forge)
+    assert sees_everything(browser, site)
+
+
+def test_an_operator_with_an_id_is_nobody_else(browser: httpx.Client, forge: FakeOAuth, site: Api) -> None:
+    make_operators(site, id=forge.subject + 1)
+    log_in(browser, forge)
+    assert not sees_everything(browser, site)
+    make_operators(site, id=forge.subject)
+    assert sees_everything(browser, site)
+    forge.login = "ines-b"
+    log_in(browser, forge)
+    assert sees_everything(browser, site), "the id decides, whatever the name"
+    forge.login, forge.subject = "ines", forge.subject + 5
+    log_in(browser, forge)
+    assert not sees_everything(browser, site)
 
 
 def test_an_expired_session_is_over(browser: httpx.Client, forge: FakeOAuth, monkeypatch: pytest.MonkeyPatch) -> None:
