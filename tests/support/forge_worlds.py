@@ -32,6 +32,7 @@ from tests.support.fake_forge import FakeRepo
 from tests.support.fake_gitea import fake_gitea
 from tests.support.fake_github import fake_github
 from tests.support.fake_gitlab import fake_gitlab
+from tests.support.recorded import changed, recorded
 
 SECRET = "s3cret"
 GITLAB_TOKEN = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
@@ -162,7 +163,7 @@ class BareWorld:
 
 
 class FakeWorld:
-    """A fake server, and webhooks with the fields of recorded or documented ones; each kind fills in the rest."""
+    """A fake server, and recorded or documented webhooks with the refs and commits of the test in them."""
 
     signature_header: str
     delivery_header: str
@@ -216,51 +217,37 @@ class FakeWorld:
 class HubWorld(FakeWorld):
     """Payloads that Gitea, Forgejo and GitHub have in common."""
 
-    said: Mapping[PullAction, str]
-    pusher: str
+    kind: ForgeKind
+    files: Mapping[PullAction, str]
+    comments: Mapping[bool, str]
+    """By whether the comment is a changed one."""
 
     def pushed(self, ref: str, before: str, after: str, commit: str | None) -> Message:
         head = {"id": commit, "message": "a title\n\nmore"} if commit else None
-        value = {"ref": ref, "before": before, "after": after, "head_commit": head, "pusher": {self.pusher: "alba"}}
-        return self.message("push", value)
+        return self.message("push", {"ref": ref, "before": before, "after": after, "head_commit": head})
 
     def pull(self, action: PullAction, commit: str, *, fork: bool = True) -> Message:
-        home = {"id": 2, "full_name": "eve/hello"} if fork else {"id": 1, "full_name": "alba/hello"}
-        base = self.repo.branches.get("main", "b" * 40)
-        pull: dict[str, object] = {
-            "number": 7,
-            "state": "closed" if action is PullAction.CLOSED else "open",
-            "title": "a change",
-            "user": {"login": "eve"},
-            "head": {"ref": "feature", "sha": commit, "repo": home},
-            "base": {"ref": "main", "sha": base, "repo": {"id": 1, "full_name": "alba/hello"}},
-            "merge_commit_sha": None,
-        }
-        self.repo.pulls[7] = pull
-        value = {"action": self.said[action], "number": 7, "pull_request": pull, "sender": {"login": "eve"}}
-        return self.message("pull_request", value)
+        home = {} if fork else {"repo": {"id": self.own_id(), "full_name": "alba/hello"}}
+        pull = {"number": 7, "title": "a change", "head": {"sha": commit, **home}, "base": {"ref": "main"}}
+        name = self.files[action]
+        headers, body = self.message(name, {"number": 7, "pull_request": pull, "sender": {"login": "eve"}})
+        self.repo.pulls[7] = json.loads(body)["pull_request"]
+        return headers, body
 
     def comment(self, text: str, *, by: str = "alba", edited: bool = False, on_pull: bool = True) -> Message:
-        issue = {"number": 7, "pull_request": {"url": "https://evil.example.org/"}} if on_pull else {"number": 7}
-        value = {
-            "action": "edited" if edited else "created",
-            "issue": issue,
-            "is_pull": on_pull,
-            "comment": {"id": 12, "body": text, "user": {"login": by}},
-            "sender": {"login": by},
-        }
-        return self.message("issue_comment", value)
+        issue: dict[str, object] = {"number": 7} if on_pull else {"number": 7, "pull_request": None}
+        comment = {"id": 12, "body": text, "user": {"login": by}}
+        value = {"issue": issue, "is_pull": on_pull, "comment": comment, "sender": {"login": by}}
+        return self.message(self.comments[edited], value)
 
-    def message(self, event: str, value: Mapping[str, object]) -> Message:
+    def own_id(self) -> object:
+        """The id of alba/hello."""
+        return json.loads(recorded(self.kind, self.files[PullAction.OPENED])[1])["repository"]["id"]
+
+    def message(self, name: str, changes: Mapping[str, object]) -> Message:
         self._sent += 1
-        repository = {"id": 1, "full_name": "alba/hello", "private": False, "default_branch": "main"}
-        body = json.dumps({**value, "repository": repository}).encode()
-        headers = {
-            self.signature_header: self.signed(body),
-            self.delivery_header: f"d{self._sent}",
-            self.event_header: event,
-        }
-        return headers, body
+        headers, body = changed(self.kind, name, {**changes, "repository": {"full_name": "alba/hello"}})
+        return {**headers, self.signature_header: self.signed(body), self.delivery_header: f"d{self._sent}"}, body
 
     def signed(self, body: bytes) -> str:
         return sign(body)
@@ -269,17 +256,18 @@ class HubWorld(FakeWorld):
 class FakeGiteaWorld(HubWorld):
     """Gitea or Forgejo."""
 
-    pusher = "login"
-    said: Mapping[PullAction, str] = {
-        PullAction.OPENED: "opened",
-        PullAction.NEW_HEAD: "synchronized",
-        PullAction.REOPENED: "reopened",
-        PullAction.CLOSED: "closed",
-        PullAction.LABELLED: "label_updated",
+    files: Mapping[PullAction, str] = {
+        PullAction.OPENED: "pull_request-fork",
+        PullAction.NEW_HEAD: "pull_request-fork-sync",
+        PullAction.REOPENED: "pull_request-reopened",
+        PullAction.CLOSED: "pull_request-closed",
+        PullAction.LABELLED: "pull_request-label",
     }
+    comments: Mapping[bool, str] = {False: "issue_comment-created", True: "issue_comment-edited"}
 
     def __init__(self, kind: ForgeKind, url: str, token: str, repo: FakeRepo) -> None:
         super().__init__(repo)
+        self.kind = kind
         self.signature_header = f"x-{kind}-signature"
         self.delivery_header, self.event_header = f"x-{kind}-delivery", f"x-{kind}-event"
         self.forge = GiteaForge(settings(kind, url, token))
@@ -291,14 +279,15 @@ class FakeGithubWorld(HubWorld):
     signature_header = "x-hub-signature-256"
     delivery_header = "x-github-delivery"
     event_header = "x-github-event"
-    pusher = "name"
-    said: Mapping[PullAction, str] = {
-        PullAction.OPENED: "opened",
-        PullAction.NEW_HEAD: "synchronize",
-        PullAction.REOPENED: "reopened",
-        PullAction.CLOSED: "closed",
-        PullAction.LABELLED: "labeled",
+    kind = ForgeKind.GITHUB
+    files: Mapping[PullAction, str] = {
+        PullAction.OPENED: "pull_request-fork-opened",
+        PullAction.NEW_HEAD: "pull_request-fork-synchronize",
+        PullAction.REOPENED: "pull_request-fork-reopened",
+        PullAction.CLOSED: "pull_request-fork-closed",
+        PullAction.LABELLED: "pull_request-fork-labeled",
     }
+    comments: Mapping[bool, str] = {False: "issue_comment-approve", True: "issue_comment-edited"}
 
     def __init__(self, url: str, token: str, repo: FakeRepo) -> None:
         super().__init__(repo)
@@ -317,12 +306,12 @@ class FakeGitlabWorld(FakeWorld):
     signature_header = "webhook-signature"
     delivery_header = "webhook-id"
     event_header = "x-gitlab-event"
-    said: Mapping[PullAction, str] = {
-        PullAction.OPENED: "open",
-        PullAction.NEW_HEAD: "update",
-        PullAction.REOPENED: "reopen",
-        PullAction.CLOSED: "close",
-        PullAction.LABELLED: "update",
+    files: Mapping[PullAction, str] = {
+        PullAction.OPENED: "merge_request-fork-open",
+        PullAction.NEW_HEAD: "merge_request-fork-new-head",
+        PullAction.REOPENED: "merge_request-fork-reopen",
+        PullAction.CLOSED: "merge_request-fork-close",
+        PullAction.LABELLED: "merge_request-fork-labels",
     }
 
     def __init__(self, url: str, token: str, repo: FakeRepo) -> None:
@@ -330,59 +319,34 @@ class FakeGitlabWorld(FakeWorld):
         self.forge = GitlabForge(settings(ForgeKind.GITLAB, url, token, GITLAB_TOKEN))
 
     def pushed(self, ref: str, before: str, after: str, commit: str | None) -> Message:
-        tag = ref.startswith("refs/tags/")
-        value = {
-            "object_kind": "tag_push" if tag else "push",
-            "ref": ref,
-            "before": before,
-            "after": after,
-            "checkout_sha": commit,
-            "user_id": 1,
-            "user_username": "alba",
-            "commits": [{"id": commit, "message": "a title\n\nmore", "title": "a title"}] if commit else [],
-            "total_commits_count": 1,
-        }
-        return self.message("Tag Push Hook" if tag else "Push Hook", value)
+        name = "tag_push" if ref.startswith("refs/tags/") else "push"
+        commits = [{"id": commit, "message": "a title\n\nmore", "title": "a title"}] if commit else []
+        value = {"ref": ref, "before": before, "after": after, "checkout_sha": commit, "commits": commits}
+        return self.message(name, value)
 
     def pull(self, action: PullAction, commit: str, *, fork: bool = True) -> Message:
-        common: dict[str, object] = {
-            "iid": 7,
-            "title": "a change",
-            "state": "closed" if action is PullAction.CLOSED else "opened",
-            "source_branch": "feature",
-            "target_branch": "main",
-            "source_project_id": 2 if fork else 1,
-            "target_project_id": 1,
-        }
-        self.repo.pulls[7] = {**common, "sha": commit, "author": {"id": 3, "username": "eve"}}
-        told = {**common, "action": self.said[action], "author_id": 3, "last_commit": {"id": commit}}
-        told["source"] = {"path_with_namespace": "eve/hello" if fork else "alba/hello"}
-        if action is PullAction.NEW_HEAD:
-            told["oldrev"] = "a" * 40
-        changes = {"labels": {"previous": [], "current": [{"title": "x"}]}} if action is PullAction.LABELLED else {}
-        value = {"user": {"id": 3, "username": "eve"}, "object_attributes": told, "changes": changes}
-        return self.message("Merge Request Hook", {"object_kind": "merge_request", **value})
+        told: dict[str, object] = {"last_commit": {"id": commit}}
+        if not fork:
+            told |= {"source_project_id": 1, "source": {"path_with_namespace": "alba/hello"}}
+        headers, body = self.message(self.files[action], {"object_attributes": told})
+        told = json.loads(body)["object_attributes"]
+        shown = ("iid", "title", "state", "source_branch", "target_branch", "source_project_id", "target_project_id")
+        author = {"id": told["author_id"], "username": "eve"}
+        self.repo.pulls[7] = {**{key: told[key] for key in shown}, "sha": commit, "author": author}
+        return headers, body
 
     def comment(self, text: str, *, by: str = "alba", edited: bool = False, on_pull: bool = True) -> Message:
-        note = {
-            "id": 12,
-            "note": text,
-            "noteable_type": "MergeRequest" if on_pull else "Issue",
-            "author_id": 1,
-            "action": "update" if edited else "create",
-        }
-        value = {"user": {"id": 1, "username": by}, "object_attributes": note, "merge_request": {"iid": 7}}
-        return self.message("Note Hook", {"object_kind": "note", **value})
+        name = "note-edited" if edited else "note-approve" if on_pull else "note-on-issue"
+        return self.message(name, {"user": {"username": by}, "object_attributes": {"note": text}})
 
     def status(self, commit: str, context: str) -> tuple[str, str, str] | None:
         found = super().status(commit, context)
         return ("failure" if found[0] == "failed" else found[0], *found[1:]) if found else None
 
-    def message(self, event: str, value: Mapping[str, object]) -> Message:
+    def message(self, name: str, changes: Mapping[str, object]) -> Message:
         self._sent += 1
-        project = {"id": 1, "path_with_namespace": "alba/hello", "visibility_level": 20, "default_branch": "main"}
-        body = json.dumps({**value, "project": project}).encode()
-        return {**gitlab_headers(body, f"d{self._sent}"), self.event_header: event}, body
+        headers, body = changed(ForgeKind.GITLAB, name, changes)
+        return {**headers, **gitlab_headers(body, f"d{self._sent}")}, body
 
 
 def gitlab_headers(body: bytes, message: str, at: float | None = None, key: str = GITLAB_TOKEN) -> dict[str, str]:

@@ -22,19 +22,17 @@ from albatros.http.deps import AppContext
 from albatros.http.serving import WebServer, bind
 from albatros.settings import ForgeKind, ForgeSettings, LimitSettings, Settings
 from tests.support.forge_worlds import sign
+from tests.support.recorded import recorded as file_of
 from tests.support.stores import MemoryStore
 from tests.support.web import Bundle
 
-RECORDED = Path(__file__).parents[2] / "fixtures/webhooks/gitea-1.26.0"
 LIMIT = 2_000_000
 NOT_SENT = {"host", "content-length", "accept-encoding"}
 
 
 def recorded(name: str) -> tuple[dict[str, str], bytes]:
-    lines = (RECORDED / f"{name}.headers").read_text().splitlines()
-    pairs = (line.split(": ", 1) for line in lines)
-    headers = {key: value for key, value in pairs if key.lower() not in NOT_SENT}
-    return headers, (RECORDED / f"{name}.json").read_bytes()
+    headers, body = file_of(ForgeKind.GITEA, name)
+    return {key: value for key, value in headers.items() if key.lower() not in NOT_SENT}, body
 
 
 @dataclass(frozen=True)

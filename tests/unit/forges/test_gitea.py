@@ -5,7 +5,6 @@ import hmac
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +21,9 @@ from albatros.forges.gitea import GiteaForge
 from albatros.forges.payload import secret_of_repo
 from albatros.settings import ForgeKind, ForgeSettings
 from tests.support.fake_gitea import FakeGitea, FakeRepo, fake_gitea
+from tests.support.recorded import lowered
+from tests.support.recorded import recorded as file_of
 
-RECORDED = Path(__file__).parents[2] / "fixtures/webhooks/gitea-1.26.0"
 COMMIT = "2c30b63d8c7f9c3ae69965cc687aa4b054d4bec9"
 STATUS = CommitStatus(COMMIT, "albatros", BuildState.FAILED, "text", "https://ci.example.org/builds/1")
 
@@ -40,8 +40,7 @@ FORGE = forge_at("https://git.example.org/")
 
 
 def recorded(name: str) -> tuple[dict[str, str], bytes]:
-    pairs = (line.split(": ", 1) for line in (RECORDED / f"{name}.headers").read_text().splitlines())
-    return {key.lower(): value for key, value in pairs}, (RECORDED / f"{name}.json").read_bytes()
+    return lowered(file_of(ForgeKind.GITEA, name))
 
 
 @pytest.mark.parametrize("name", ["push", "create", "pull_request"])

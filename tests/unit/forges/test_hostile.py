@@ -57,6 +57,26 @@ def worlds() -> Iterator[Mapping[str, tuple[Forge, Mapping[str, Message]]]]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def places_of(worlds: Mapping[str, tuple[Forge, Mapping[str, Message]]]) -> Mapping[bytes, list[tuple[str, ...]]]:
+    """The places of each body, those that are read several times: without them it is refused, or something else."""
+    found = {}
+    for forge, messages in worlds.values():
+        for headers, body in messages.values():
+            whole = read(forge, (headers, body))
+            places = list(paths_of(json.loads(body)))
+            used = [path for path in places if read(forge, (headers, with_value(body, path, REMOVED))) != whole]
+            found[body] = used * (len(places) // max(len(used), 1)) + places
+    return found
+
+
+def read(forge: Forge, message: Message) -> Inbound | None:
+    try:
+        return forge.parse(*message)
+    except BadInputError:
+        return None
+
+
 def paths_of(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every place of an object."""
     if isinstance(value, dict):
@@ -103,17 +123,16 @@ def check(inbound: Inbound) -> None:
 @settings(max_examples=600, deadline=None)
 @given(data=st.data())
 def test_any_value_in_any_place_is_read_or_refused(
-    worlds: Mapping[str, tuple[Forge, Mapping[str, Message]]], data: st.DataObject
+    worlds: Mapping[str, tuple[Forge, Mapping[str, Message]]],
+    places_of: Mapping[bytes, list[tuple[str, ...]]],
+    data: st.DataObject,
 ) -> None:
     forge, messages = worlds[data.draw(st.sampled_from(sorted(worlds)))]
     headers, body = messages[data.draw(st.sampled_from(sorted(messages)))]
-    path = data.draw(st.sampled_from(list(paths_of(json.loads(body)))))
-    changed = with_value(body, path, data.draw(JSON | st.just(REMOVED)))
-    try:
-        inbound = forge.parse(headers, changed)
-    except BadInputError:
-        return
-    check(inbound)
+    path = data.draw(st.sampled_from(places_of[body]))
+    inbound = read(forge, (headers, with_value(body, path, data.draw(JSON | st.just(REMOVED)))))
+    if inbound is not None:
+        check(inbound)
 
 
 @pytest.mark.parametrize("kind", KINDS)
