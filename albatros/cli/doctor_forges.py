@@ -45,7 +45,7 @@ def check(loaded: Settings, forge: ForgeSettings, hooks: Hooks) -> Iterator[Find
     """The address of the server, the credential for clones, and a test delivery of a repo that was added."""
     subject = f"forge {forge.name}"
     yield from (Finding(verdict, subject, text) for verdict, text in _address(loaded, forge))
-    if forge.token.get_secret_value() and not forge.clone_token.get_secret_value():
+    if forge.token.get_secret_value() and not forge.clone_token.get_secret_value() and not _makes_its_own(forge):
         yield Finding(
             Verdict.NOTE, subject, "runners clone with forges.token, which may write: set forges.clone_token to one "
             "that may only read",
@@ -55,6 +55,13 @@ def check(loaded: Settings, forge: ForgeSettings, hooks: Hooks) -> Iterator[Find
     except AlbatrosError as error:
         verdict, text = Verdict.MISSING, error.detail
     yield Finding(verdict, subject, text)
+
+
+def _makes_its_own(forge: ForgeSettings) -> bool:
+    """Whether runners clone with a credential that the forge makes for one repo."""
+    from albatros.settings import ForgeKind
+
+    return forge.kind is ForgeKind.GITLAB and not forge.submodules
 
 
 def _address(loaded: Settings, forge: ForgeSettings) -> Iterator[tuple[Verdict, str]]:

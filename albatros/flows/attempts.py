@@ -246,9 +246,8 @@ def _order(
     forge_settings = next(item for item in settings.forges if item.name == repo.forge)
     if job.kind is JobKind.SCRIPT and (refusal := scripts.why_not(build, {repo.forge: forge_settings})):
         raise NotFoundError(refusal)
-    source = forge.clone_source(repo.owner, repo.name)
     # A stranger's build of a public repo needs no credential, so its runner gets none.
-    needs_credential = repo.private or build.trusted
+    source = forge.clone_source(repo.owner, repo.name, credential=repo.private or build.trusted)
     config = repo_config.parse(build.config)
     return {
         "protocol": PROTOCOL,
@@ -262,8 +261,8 @@ def _order(
             "full_name": repo.full_name,
             # A stranger must not choose the settings that hold for him; without a base, none do.
             "config_commit": build.commit if build.trusted else build.base_commit or "",
-            "username": source.username if needs_credential else None,
-            "password": source.password if needs_credential else None,
+            "username": source.username,
+            "password": source.password,
             # Somebody approved this repo's commit, and not that a stranger's flake or submodule names others.
             "repo_alone": not build.trusted,
             "submodules": forge_settings.submodules,

@@ -172,8 +172,8 @@ class Forge(Protocol):
         """The commit that a branch, tag or open pull request's head points to; None when the repo has no such ref."""
         ...
 
-    def clone_source(self, owner: str, name: str) -> CloneSource:
-        """The address and credential for a runner."""
+    def clone_source(self, owner: str, name: str, *, credential: bool = True) -> CloneSource:
+        """The address for a runner, and if it is to have one, a credential that reaches no further than it must."""
         ...
 
     def post_status(self, owner: str, name: str, status: CommitStatus) -> None:

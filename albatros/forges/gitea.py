@@ -114,9 +114,9 @@ class GiteaForge:
         for item in self._pages(f"{repo_path(owner, name)}/pulls?state=open"):
             yield pulls.answered(self.name, item)
 
-    def clone_source(self, owner: str, name: str) -> CloneSource:
+    def clone_source(self, owner: str, name: str, *, credential: bool = True) -> CloneSource:
         url = f"{self._url}/{quote(owner, safe='')}/{quote(name, safe='')}.git"
-        return CloneSource(url, "albatros", self._clone_token) if self._clone_token else CloneSource(url)
+        return CloneSource(url, "albatros", self._clone_token) if credential and self._clone_token else CloneSource(url)
 
     def post_status(self, owner: str, name: str, status: CommitStatus) -> None:
         body = {

@@ -121,9 +121,11 @@ class GithubForge:
         for item in self._pages(f"{repo_path(owner, name)}/pulls?state=open&"):
             yield pulls.answered(self.name, item)
 
-    def clone_source(self, owner: str, name: str) -> CloneSource:
+    def clone_source(self, owner: str, name: str, *, credential: bool = True) -> CloneSource:
         url = f"{self._url}/{quote(owner, safe='')}/{quote(name, safe='')}.git"
-        return CloneSource(url, "x-access-token", self._clone_token) if self._clone_token else CloneSource(url)
+        if not credential or not self._clone_token:
+            return CloneSource(url)
+        return CloneSource(url, "x-access-token", self._clone_token)
 
     def post_status(self, owner: str, name: str, status: CommitStatus) -> None:
         body = {

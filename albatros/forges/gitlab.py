@@ -17,6 +17,8 @@ from albatros.errors import BadInputError, ForgeError
 from albatros.forges import gitlab_payload, payload, pulls
 from albatros.forges.answers import commit_of, described, heads_of
 from albatros.forges.base import CloneSource, CommitStatus, Permission
+from albatros.forges.gitlab_clone import DeployTokens
+from albatros.forges.gitlab_payload import project_path
 from albatros.forges.gitlab_secret import GitlabSecret
 from albatros.forges.rest import RestClient
 from albatros.settings import ForgeSettings
@@ -54,6 +56,9 @@ class GitlabForge:
         self._secret = GitlabSecret(settings.name, settings.webhook_secret.get_secret_value())
         self._clone_token = settings.cloning_token
         self._api = api_client(settings)
+        # A submodule of the same GitLab is cloned with the same credential, and a deploy token reads one project.
+        limited = settings.token.get_secret_value() and not settings.submodules
+        self._deploy_tokens = DeployTokens(self.name, self._api) if limited else None
 
     def close(self) -> None:
         """Close the connections to the API."""
@@ -124,9 +129,14 @@ class GitlabForge:
         except BadInputError as error:
             raise ForgeError(f"{self.name} describes a merge request in a way that cannot be read: {error}") from None
 
-    def clone_source(self, owner: str, name: str) -> CloneSource:
+    def clone_source(self, owner: str, name: str, *, credential: bool = True) -> CloneSource:
         url = f"{self._url}/{quote(owner, safe='')}/{quote(name, safe='')}.git"
-        return CloneSource(url, "oauth2", self._clone_token) if self._clone_token else CloneSource(url)
+        if not credential or not self._clone_token:
+            return CloneSource(url)
+        token = self._deploy_tokens.of(owner, name) if self._deploy_tokens is not None else None
+        if token is not None:
+            return CloneSource(url, token.username, token.password)
+        return CloneSource(url, "oauth2", self._clone_token)
 
     def post_status(self, owner: str, name: str, status: CommitStatus) -> None:
         word = _WORDS[status.state]
@@ -173,11 +183,6 @@ def api_client(settings: ForgeSettings) -> RestClient:
     token = settings.token.get_secret_value()
     headers = {"PRIVATE-TOKEN": token} if token else {}
     return RestClient(settings.name, f"{settings.url.rstrip('/')}/api/v4", headers)
-
-
-def project_path(owner: str, name: str) -> str:
-    """Where a project is below the API."""
-    return f"/projects/{quote(f'{owner}/{name}', safe='')}"
 
 
 def _delivery(headers: Mapping[str, str], body: bytes) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from albatros.errors import ForgeError, ForgeUnavailableError
 from albatros.forges import payload
-from albatros.forges.gitlab import api_client, project_path
+from albatros.forges.gitlab import api_client
+from albatros.forges.gitlab_payload import project_path
 from albatros.forges.gitlab_secret import GitlabSecret
 from albatros.forges.rest_hooks import Json, RestHooks, missing_events
 from albatros.settings import ForgeSettings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from urllib.parse import quote
 
 from albatros.domain.inbound import (
     CommentCommand,
@@ -47,6 +48,11 @@ def read(delivery: str, event: str, data: Mapping[str, object]) -> Inbound:
     if not ref.startswith((BRANCH_PREFIX, TAG_PREFIX)):
         return Inbound(delivery, event, repo, ignored=f"{one_line(ref, 80)} is neither a branch nor a tag")
     return Inbound(delivery, event, repo, (_read_push(data, ref),))
+
+
+def project_path(owner: str, name: str) -> str:
+    """Where a project is below the API."""
+    return f"/projects/{quote(f'{owner}/{name}', safe='')}"
 
 
 def read_project(value: Mapping[str, object]) -> RepoInfo:

@@ -1,7 +1,5 @@
 """A repo joins with one command: on a real Gitea, and as a bare repository whose hook nobody has installed."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,30 +12,14 @@ from tests.services.gitea_server import GiteaServer
 from tests.support.flakes import hello
 from tests.support.gitea_repo import GiteaRepo
 from tests.support.line import Line, list_of, make_line
+from tests.support.operator import doctor, make_operator, run
 from tests.support.runner import git
 from tests.support.server_process import eventually
-from tests.tools import ROOT, needs
+from tests.tools import needs
 
 pytestmark = needs("nix", "git", "gitea")
 SECRET = "a-secret-of-gitea"
 READER = "only-reads"
-
-
-def run(line: Line, *arguments: str, code: int = 0) -> str:
-    """A command as an operator types it; what it printed."""
-    token = line.paths.root / "operator.token"
-    if arguments[0] == "repo":
-        arguments = (*arguments, "--server", line.server.url, "--token-file", str(token))
-    command = [sys.executable, "-m", "albatros", *arguments]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def make_operator(line: Line) -> None:
-    made = run(line, "token", "create", "operator", "--scope", "admin", "--config", str(line.paths.config))
-    token = next(word for word in made.split() if word.startswith("alb_"))
-    (line.paths.root / "operator.token").write_text(token)
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +40,6 @@ def line(gitea: GiteaServer, clone_token: str) -> Iterator[Line]:
 
 def hooks(gitea: GiteaServer, repo: GiteaRepo) -> list[dict[str, object]]:
     return cast("list[dict[str, object]]", gitea.api("GET", f"/repos/{repo.full_name}/hooks"))
-
-
-def doctor(line: Line) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "albatros", "doctor", "--config", str(line.paths.config)],
-        cwd=ROOT, check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    return done.stdout
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,9 +28,12 @@ class FakeRepo:
     hooks: dict[int, dict[str, object]] = field(default_factory=dict)
     rung: list[int] = field(default_factory=list)
     """Webhooks that a test delivery was asked of."""
+    ring: Callable[[int], None] = lambda number: None
+    """Sends the test of the webhook with this number."""
     made_hooks: int = 0
     hook_secrets: dict[int, str] = field(default_factory=dict)
     """What signs the deliveries of a webhook; never shown."""
+    deploy_tokens: dict[int, dict[str, object]] = field(default_factory=dict)
     administered: bool = True
     """Whether the token's user is administrator of it."""
 

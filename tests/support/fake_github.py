@@ -85,6 +85,7 @@ def _hooks(repo: FakeRepo, method: str, item: str, query: Query, body: object) -
         return 204, None
     if ping == "pings":
         repo.rung.append(int(number))
+        repo.ring(int(number))
         return 204, None
     assert isinstance(body, dict)
     config: dict[str, object] = {"content_type": "form", "insecure_ssl": "0", **body["config"]}

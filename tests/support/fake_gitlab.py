@@ -51,8 +51,9 @@ class FakeGitlab(FakeForge):
 
     def _inside(self, repo: FakeRepo, method: str, path: str, query: Query, body: object) -> tuple[int, object]:
         first, _, rest = path.partition("/")
-        if first == "hooks":
-            return self._hooks(repo, method, rest, query, body)
+        if first in {"hooks", "deploy_tokens"}:
+            answer = self._hooks if first == "hooks" else _deploy_tokens
+            return answer(repo, method, rest, query, body) if repo.administered else (403, {"message": "403 Forbidden"})
         if first == "statuses" and method == "POST":
             return self._post_status(repo, rest, body)
         if first == "members":
@@ -83,8 +84,6 @@ class FakeGitlab(FakeForge):
     def _hooks(self, repo: FakeRepo, method: str, item: str, query: Query, body: object) -> tuple[int, object]:
         """The API of webhooks ("Project webhooks"): for maintainers, and as many of an address as one likes."""
         number, _, test = item.partition("/")
-        if not repo.administered:
-            return 403, {"message": "403 Forbidden"}
         if number and int(number) not in repo.hooks:
             return 404, {"message": "404 Not found"}
         if method == "GET":
@@ -96,6 +95,7 @@ class FakeGitlab(FakeForge):
             if not repo.branches:
                 return 422, {"message": "Ensure the project has at least one commit."}
             repo.rung.append(int(number))
+            repo.ring(int(number))
             return 201, {"message": "201 Created"}
         assert isinstance(body, dict)
         return self._make_hook(repo, body)
@@ -129,6 +129,23 @@ class FakeGitlab(FakeForge):
             return 400, {"message": f"Cannot transition status via :enqueue from :{before}"}
         repo.statuses[key] = {**body, "status": body["state"]}
         return 201, repo.statuses[key]
+
+
+def _deploy_tokens(repo: FakeRepo, method: str, item: str, query: Query, body: object) -> tuple[int, object]:
+    """The API of deploy tokens, for maintainers; a token is shown once, when it is made."""
+    if method == "GET":
+        return 200, page_of(list(repo.deploy_tokens.values()), query, "per_page", 100)
+    if method == "DELETE":
+        return (
+            (204, None) if repo.deploy_tokens.pop(int(item), None) else (404, {"message": "404 Deploy Token Not Found"})
+        )
+    assert isinstance(body, dict)
+    if set(body["scopes"]) - {"read_repository", "read_registry"} or not body["scopes"]:
+        return 400, {"error": "scopes does not have a valid value"}
+    number = max(repo.deploy_tokens, default=0) + 1
+    shown = {"id": number, "name": body["name"], "username": f"gitlab+deploy-token-{number}", "scopes": body["scopes"]}
+    repo.deploy_tokens[number] = {**shown, "expires_at": body["expires_at"], "revoked": False, "expired": False}
+    return 201, {**repo.deploy_tokens[number], "token": f"gldt-{number}-of-tests"}
 
 
 def _ref(name: str, commit: str) -> dict[str, object]:

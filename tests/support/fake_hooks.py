@@ -30,11 +30,14 @@ class Fake:
 
     def signed(self, body: bytes, number: int) -> Message:
         """What the server sends as the webhook with this number."""
-        secret = self.repo.hook_secrets[number]
-        if self.settings.kind is ForgeKind.GITLAB:
-            return gitlab_headers(body, "d1", key=secret), body
-        digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-        return {"x-hub-signature-256": f"sha256={digest}"}, body
+        return signed(self.settings.kind, self.repo.hook_secrets[number], body), body
+
+
+def signed(kind: ForgeKind, secret: str, body: bytes) -> dict[str, str]:
+    """The headers with which GitHub or GitLab sign."""
+    if kind is ForgeKind.GITLAB:
+        return gitlab_headers(body, "d1", key=secret)
+    return {"X-Hub-Signature-256": f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"}
 
 
 def open_fake(kind: ForgeKind, stack: ExitStack) -> Fake:

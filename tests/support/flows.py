@@ -57,10 +57,11 @@ class CloneForge:
     def __init__(self, error: ForgeError | None = None) -> None:
         self.error = error
 
-    def clone_source(self, owner: str, name: str) -> CloneSource:
+    def clone_source(self, owner: str, name: str, *, credential: bool = True) -> CloneSource:
         if self.error is not None:
             raise self.error
-        return CloneSource(f"https://git.example.org/{owner}/{name}.git", "albatros", "clone-token")
+        url = f"https://git.example.org/{owner}/{name}.git"
+        return CloneSource(url, "albatros", "clone-token") if credential else CloneSource(url)
 
 
 @dataclass

@@ -71,7 +71,7 @@ class MemoryForge:
         self._ask(f"open_pulls {owner}/{name}")
         return [pull for pull in self.pulls.values() if pull.open]
 
-    def clone_source(self, owner: str, name: str) -> CloneSource:
+    def clone_source(self, owner: str, name: str, *, credential: bool = True) -> CloneSource:
         return CloneSource(f"https://forge.example.org/{owner}/{name}.git")
 
     def post_status(self, owner: str, name: str, status: CommitStatus) -> None:

@@ -54,7 +54,14 @@ def test_the_address_is_judged_from_where_the_forge_is(
 
 
 def test_a_runner_that_gets_the_token_that_may_write_is_told_of(tmp_path: Path) -> None:
-    for forge, told in (({"token": "t0ken"}, True), ({"token": "t0ken", "clone_token": "other"}, False), ({}, False)):
+    gitlab = {"kind": "gitlab", "token": "t0ken"}
+    for forge, told in (
+        ({"token": "t0ken"}, True),
+        ({"token": "t0ken", "clone_token": "other"}, False),
+        ({}, False),
+        (gitlab, False),
+        ({**gitlab, "submodules": True}, True),
+    ):
         found = findings(settings(tmp_path, forge=forge), MemoryHooks())
         assert any("clone_token" in text for _, text in found) is told
         assert "t0ken" not in str(found)

@@ -1,4 +1,7 @@
-"""What every forge with an API gives a runner: the token for clones, and the API's own only where there is none."""
+"""What every forge with an API gives a runner: the token for clones, and the API's own only where there is none.
+
+With submodules, that is: without them GitLab makes one for the project alone.
+"""
 
 import pytest
 from pydantic import SecretStr
@@ -15,6 +18,7 @@ def test_runners_clone_with_a_token_of_their_own(kind: ForgeKind) -> None:
         url="https://git.example.org",
         token=SecretStr("may-write"),
         webhook_secret=SecretStr("s3cret"),
+        submodules=True,
     )
     assert build_forge(settings).clone_source("alba", "hello").password == "may-write"
     narrowed = settings.model_copy(update={"clone_token": SecretStr("may-read")})
