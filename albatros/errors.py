@@ -204,6 +204,13 @@ class ExecutorError(AlbatrosError):
     title = "Executor failed"
 
 
+class NoCapacityError(ExecutorError):
+    """An executor has no place where this may run, and will have none as it is."""
+
+    slug = "no-capacity"
+    title = "No place to run"
+
+
 class ExecutorUnavailableError(ExecutorError):
     """An executor does not answer, or has no time: whether it did what it was asked is not known; ask again later."""
 

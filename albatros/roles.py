@@ -17,8 +17,8 @@ from types import MappingProxyType
 from albatros.db.session import Database
 from albatros.db.signals import Signals, Topic
 from albatros.domain.states import AttemptState, Reason
-from albatros.errors import DatabaseUnavailableError, ExecutorError, StoreError
-from albatros.executors.base import Executor, RunnerEnded
+from albatros.errors import DatabaseUnavailableError, ExecutorError, ExecutorUnavailableError, StoreError
+from albatros.executors.base import Executor, RunnerEnded, RunnerNews, RunnerPlaced
 from albatros.flows import attempts, plan, settle
 from albatros.flows.assemble import Assembler
 from albatros.flows.dispatch import Dispatcher
@@ -130,7 +130,7 @@ class Scheduler:
         self._limits = limits
         self._forges = forges
         self._told_to_stop: set[str] = set()
-        self._ended: deque[RunnerEnded] = deque()
+        self._news: deque[RunnerNews] = deque()
         self._left_over: dict[str, float] = {}
 
     def step(self) -> bool:
@@ -139,7 +139,7 @@ class Scheduler:
         started = self._dispatcher.dispatch_due()
         self._dispatcher.start_again()
         planned = plan.plan_due(self._database, self._signals, self._limits, self._forges)
-        ended = self._note_ended()
+        ended = self._note_news()
         expired = settle.expire_leases(self._database, self._signals, self._limits)
         self._stop_unwanted()
         self._kill_left_over()
@@ -181,14 +181,18 @@ class Scheduler:
                 self._database, self._signals, self._limits, attempt_id, AttemptState.HANDED_BACK, None, message
             )
 
-    def _note_ended(self) -> int:
-        """Take note of runners that are gone; each is told of once, so none is dropped before it is noted."""
-        self._ended += self._executor.poll()
+    def _note_news(self) -> int:
+        """Take note of runners that were placed or ended, without losing one; how many ended."""
+        self._news += self._executor.poll(attempts.running(self._database, self._executor.name))
+        placed = {news.attempt_id: news for news in self._news if isinstance(news, RunnerPlaced)}
+        if placed:
+            attempts.note_placements(self._database, self._signals, placed)
         noted = 0
-        while self._ended:
-            self._note_end(self._ended[0])
-            self._ended.popleft()
-            noted += 1
+        while self._news:
+            if isinstance(news := self._news[0], RunnerEnded):
+                self._note_end(news)
+                noted += 1
+            self._news.popleft()
         return noted
 
     def _note_end(self, runner: RunnerEnded) -> None:
@@ -203,18 +207,26 @@ class Scheduler:
         unwanted = attempts.unwanted(self._database, self._executor.name)
         self._told_to_stop &= unwanted
         for attempt_id in unwanted - self._told_to_stop:
-            self._executor.stop(attempt_id, kill=False)
+            try:
+                self._executor.stop(attempt_id, kill=False)
+            except ExecutorUnavailableError as error:
+                log.warning("a runner could not be told to stop", attempt=attempt_id, error=error.detail)
+                return
             self._told_to_stop.add(attempt_id)
 
     def _kill_left_over(self) -> None:
         """A runner ends itself when it hears that its Attempt is closed; one that cannot must not keep its slot."""
         at = time.monotonic()
-        closed = self._executor.alive() - set(attempts.running(self._database, self._executor.name))
+        closed = self._executor.alive() - attempts.running(self._database, self._executor.name).keys()
         self._left_over = {attempt_id: self._left_over.get(attempt_id, at) for attempt_id in closed}
         for attempt_id, since in self._left_over.items():
             if at - since > LEFT_OVER_SECONDS:
                 log.warning("a runner outlived its attempt and is killed", attempt=attempt_id)
-                self._executor.stop(attempt_id, kill=True)
+                try:
+                    self._executor.stop(attempt_id, kill=True)
+                except ExecutorUnavailableError as error:
+                    log.warning("a runner could not be killed now", attempt=attempt_id, error=error.detail)
+                    return
 
 
 class PublisherRole:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from albatros.domain.states import Reason
+from albatros.domain.states import AttemptState, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,21 @@ class RunnerEnded:
     attempt_id: str
     reason: Reason
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerPlaced:
+    """Where a runner is, as far as its executor has something to say of it; `facts` are JSON, for people.
+
+    One that `waits` was not started yet, and nothing is wrong: its time to claim begins anew.
+    """
+
+    attempt_id: str
+    waits: bool
+    facts: Mapping[str, object]
+
+
+RunnerNews = RunnerEnded | RunnerPlaced
 
 
 class Executor(Protocol):
@@ -82,8 +97,11 @@ class Executor(Protocol):
         """Attempts whose runners run, those of a server process before this one included."""
         ...
 
-    def poll(self) -> list[RunnerEnded]:
-        """Runners that ended since the last call, each told once."""
+    def poll(self, open_attempts: Mapping[str, AttemptState]) -> list[RunnerNews]:
+        """News since the last call; `open_attempts` are those of this executor, which alone have to be told of.
+
+        An end is told once, or as long as its Attempt is open.
+        """
         ...
 
     def close(self) -> None:

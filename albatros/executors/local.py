@@ -14,14 +14,14 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from albatros.domain.states import Reason
+from albatros.domain.states import AttemptState, Reason
 from albatros.errors import ExecutorError
 from albatros.executors import processes
-from albatros.executors.base import RunnerEnded, Slots, StartOrder
+from albatros.executors.base import RunnerEnded, RunnerNews, Slots, StartOrder
 from albatros.executors.homes import NAME, Home, choose_home, choose_python
 from albatros.executors.isolation import IsolationKind, close_to_others, decide, secrets_of_user
 from albatros.executors.processes import Identity
@@ -104,14 +104,14 @@ class LocalExecutor:
         self._adopt()
 
     @property
-    def isolated(self) -> bool:
+    def takes_strangers(self) -> bool:
         """Whether a runner can read neither the server's data nor its keys; strangers are refused where it can."""
         return self.isolation.isolated
 
     def warnings(self) -> list[str]:
         """What an operator should know of how Jobs run here."""
         found = []
-        if not self.isolated:
+        if not self.takes_strangers:
             found.append(f"runners can read the server's data, so strangers are refused: {self.isolation.reason}")
         if not self._settings.sandbox:
             found.append("Nix builds without its sandbox (executor.sandbox = false), so strangers are refused")
@@ -159,7 +159,7 @@ class LocalExecutor:
         with self._lock:
             return frozenset(name for name, runner in self._runners.items() if not runner.ended())
 
-    def poll(self) -> list[RunnerEnded]:
+    def poll(self, open_attempts: Mapping[str, AttemptState]) -> list[RunnerNews]:  # noqa: ARG002 - all are ours
         """Runners that ended since the last call; what they left on the disk is taken away."""
         with self._lock:
             ended = {name: runner for name, runner in self._runners.items() if runner.ended()}
@@ -170,7 +170,7 @@ class LocalExecutor:
                 del self._runners[name]
         for end in told:
             self._clean(end.attempt_id)
-        return told
+        return [*told]
 
     def close(self) -> None:
         """Nothing to let go of: runners go on, and their records stay."""

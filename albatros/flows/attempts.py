@@ -13,7 +13,7 @@ from datetime import timedelta
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from albatros.db import blobs, queue
+from albatros.db import blobs, events, queue
 from albatros.db.keyring import Keyring
 from albatros.db.models import Attempt, Job
 from albatros.db.session import Database, now
@@ -34,6 +34,7 @@ from albatros.errors import (
     SecretsUnreadableError,
     UnauthorizedError,
 )
+from albatros.executors.base import RunnerPlaced
 from albatros.flows import scripts, settle
 from albatros.flows.bounds import Bounds, bounds_of
 from albatros.flows.dispatch import token_hash
@@ -62,9 +63,11 @@ def claim(
     token: str,
     nonce: str,
     host: object,
+    allocation: object = None,
 ) -> dict[str, object]:
     """Give the Attempt to the runner that comes first, and say what it has to do; the same runner may ask again.
 
+    `host` and `allocation` are where it says it runs, for people.
     Raises ConflictError for another nonce, GoneError when the Attempt is closed, ForgeUnavailableError.
     """
     with database.write() as session:
@@ -76,7 +79,7 @@ def claim(
         if attempt.state is not AttemptState.CLAIMED:
             queue.move_attempt(session, attempt, AttemptState.CLAIMED)
             attempt.claimed_at = now()
-        attempt.nonce, attempt.host = nonce, plain(host, 255)
+        attempt.nonce, attempt.host, attempt.allocation = nonce, plain(host, 255), plain(allocation, 64)
         attempt.lease_until = now() + timedelta(seconds=settings.limits.lease_seconds)
         job = attempt.job
     try:
@@ -216,11 +219,27 @@ def hand_back(database: Database, executor_name: str) -> int:
         return queue.changed(session, mine.values(stop=HANDBACK))
 
 
-def running(database: Database, executor_name: str) -> list[str]:
-    """Open Attempts of an executor."""
+def running(database: Database, executor_name: str) -> dict[str, AttemptState]:
+    """Open Attempts of an executor, and how far each is."""
+    statement = select(Attempt.id, Attempt.state)
     with database.read() as session:
-        mine = select(Attempt.id).where(Attempt.state.in_(OPEN_ATTEMPTS), Attempt.executor == executor_name)
-        return list(session.scalars(mine))
+        mine = statement.where(Attempt.state.in_(OPEN_ATTEMPTS), Attempt.executor == executor_name)
+        return {row.id: row.state for row in session.execute(mine)}
+
+
+def note_placements(database: Database, signals: Signals, placed: Mapping[str, RunnerPlaced]) -> None:
+    """Keep what an executor says of where Attempts are; those that wait for a place get more time to be claimed."""
+    statement = select(Attempt).where(Attempt.id.in_(placed), Attempt.state.in_(OPEN_ATTEMPTS)).order_by(Attempt.id)
+    with database.write() as session:
+        for attempt in session.scalars(statement).all():
+            found = placed[attempt.id]
+            same = update(Attempt).where(Attempt.id == attempt.id, Attempt.state.in_(OPEN_ATTEMPTS))
+            queue.changed(session, same.values(placement=dict(found.facts)))
+            if found.waits:
+                waiting = same.where(Attempt.state == AttemptState.SUBMITTED)
+                queue.changed(session, waiting.values(lease_until=settle.claim_deadline()))
+            events.emit(session, attempt.job.build, "attempt.placed", attempt=attempt.id, job=attempt.job_id)
+    signals.notify(Topic.WATCHERS)
 
 
 def unwanted(database: Database, executor_name: str) -> set[str]:

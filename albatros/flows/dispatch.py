@@ -21,7 +21,7 @@ from albatros.db.models import Attempt, Job
 from albatros.db.session import Database, now
 from albatros.db.signals import Signals, Topic
 from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, Reason
-from albatros.errors import ExecutorError, ExecutorUnavailableError
+from albatros.errors import ExecutorError, ExecutorUnavailableError, NoCapacityError
 from albatros.executors.base import Executor, Slots, StartOrder
 from albatros.flows import progress, scripts, settle
 from albatros.flows.bounds import bounds_of
@@ -172,13 +172,14 @@ class Dispatcher:
             raise
         except ExecutorError as error:
             log.error("an attempt could not be started", attempt=attempt.id, error=error.detail)
+            reason = Reason.NO_CAPACITY if isinstance(error, NoCapacityError) else Reason.DRIVER
             settle.close_attempt(
                 self._database,
                 self._signals,
                 self._limits,
                 attempt.id,
                 AttemptState.FAILED,
-                Reason.DRIVER,
+                reason,
                 error.detail,
             )
             return

@@ -71,9 +71,9 @@ async def claim(request: Request, context: Context, token: Token) -> dict[str, o
             f"the runner speaks protocol {str(body.get('protocol'))[:20]}, this server {attempts.PROTOCOL}; "
             "fetch the runner from the server again"
         )
-    nonce, host = _nonce(body.get("nonce")), body.get("host")
+    nonce, where = _nonce(body.get("nonce")), (body.get("host"), body.get("allocation"))
     return await run_in_threadpool(
-        attempts.claim, context.database, context.signals, context.settings, context.forges, token, nonce, host
+        attempts.claim, context.database, context.signals, context.settings, context.forges, token, nonce, *where
     )
 
 

@@ -43,7 +43,7 @@ def _take_token(path: str) -> str:
 
 def _attempt(server: Server, directory: str) -> int:
     started = time.monotonic()
-    document = server.claim(os.uname().nodename, os.getpid())
+    document = server.claim(os.uname().nodename, os.getpid(), os.environ.get("NOMAD_ALLOC_ID"))
     spool = os.path.join(directory, "log")
     try:
         order = parse_order(document)

@@ -79,9 +79,12 @@ class Server:
         self.lost = threading.Event()
         """Set when the Attempt is no longer ours; every call then ends with LeaseLostError."""
 
-    def claim(self, host: str, pid: int) -> dict[str, object]:
-        """Claim the Attempt; the order. Raises LeaseLostError when somebody else has it, or it is closed."""
-        body = {"protocol": PROTOCOL_VERSION, "nonce": self.nonce, "host": host, "pid": pid, "allocation": None}
+    def claim(self, host: str, pid: int, allocation: str | None = None) -> dict[str, object]:
+        """Claim the Attempt; the order. `allocation` is what Nomad calls this run.
+
+        Raises LeaseLostError when somebody else has it, or it is closed.
+        """
+        body = {"protocol": PROTOCOL_VERSION, "nonce": self.nonce, "host": host, "pid": pid, "allocation": allocation}
         answer = self._json("POST", "/claim", body)
         if answer.status != 200:
             raise self._lose(f"The claim was refused: {answer.detail}")

@@ -1,5 +1,6 @@
-"""What every executor promises, on the local one and on the fake that other tests use."""
+"""What every executor promises, on the local one, on a Nomad, and on the fake that other tests use."""
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -9,21 +10,31 @@ from typing import Protocol, TypeVar
 
 import pytest
 
-from albatros.domain.states import Reason
+from albatros.domain.states import AttemptState, Reason
 from albatros.errors import ExecutorError
 from albatros.executors.base import Executor, RunnerEnded, StartOrder
 from albatros.executors.local import LocalExecutor
 from albatros.settings import ExecutorSettings
+from tests.services.nomad import NomadServer
 from tests.support.fake_executor import EXITS, SLEEPS, FakeExecutor, FakeMachine
+from tests.support.nomad_place import open_nomad, serve_zipapp
 from tests.support.zipapps import OBEDIENT, open_directory, zipapp
 
 T = TypeVar("T")
-FIRST, SECOND = str(uuid.uuid4()), str(uuid.uuid4())
 SERVER_ID = "5e7f3a10"
 
 
 class Place(Protocol):
-    """Where runners are; opened again after a server has ended."""
+    """Where runners are; opened again after a server has ended. At `url` they find their program."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def first(self) -> str: ...
+
+    @property
+    def second(self) -> str: ...
 
     def open(self) -> Executor:
         """An executor of a server process that has just started."""
@@ -32,8 +43,18 @@ class Place(Protocol):
         """Wait until a sleeping runner can be told to stop."""
 
 
-class LocalPlace:
+class Ids:
+    """Two Attempts, whose ids no other test has."""
+
+    url = "http://127.0.0.1:1"
+
+    def __init__(self) -> None:
+        self.first, self.second = str(uuid.uuid4()), str(uuid.uuid4())
+
+
+class LocalPlace(Ids):
     def __init__(self, data: Path) -> None:
+        super().__init__()
         self._data = data
         self._opened: list[LocalExecutor] = []
 
@@ -53,8 +74,9 @@ class LocalPlace:
             wait_for(lambda executor=executor: not executor.alive() or None)  # type: ignore[misc] # bound per turn
 
 
-class FakePlace:
+class FakePlace(Ids):
     def __init__(self) -> None:
+        super().__init__()
         self._machine = FakeMachine()
 
     def open(self) -> Executor:
@@ -65,7 +87,7 @@ class FakePlace:
 
 
 @contextmanager
-def local_place() -> Iterator[Place]:
+def local_place(_: pytest.FixtureRequest) -> Iterator[Place]:
     with open_directory() as directory:
         data = directory / "data"
         data.mkdir()
@@ -75,13 +97,55 @@ def local_place() -> Iterator[Place]:
 
 
 @contextmanager
-def fake_place() -> Iterator[Place]:
+def fake_place(_: pytest.FixtureRequest) -> Iterator[Place]:
     yield FakePlace()
 
 
-@pytest.fixture(params=[local_place, fake_place], ids=["local", "fake"])
+class NomadPlace(Ids):
+    def __init__(self, nomad: NomadServer, url: str) -> None:
+        super().__init__()
+        self._nomad = nomad
+        self.url = url
+        self._opened: list[Executor] = []
+
+    def open(self) -> Executor:
+        executor = open_nomad(self._nomad.url, self._nomad.token, zipapp(OBEDIENT), self.first)
+        self._opened.append(executor)
+        return executor
+
+    def wait_ready(self, attempt_id: str) -> None:
+        allocations = f"/v1/job/alb-{attempt_id}/allocations"
+        wait_for(lambda: '"ClientStatus":"running"' in self._nomad.call("GET", allocations)[1] or None)
+        (found,) = json.loads(self._nomad.call("GET", allocations)[1])
+        ready = f"/v1/client/fs/stat/{found['ID']}?path=/executor/local/ready"
+        wait_for(lambda: self._nomad.call("GET", ready)[0] == 200 or None)
+
+    def end(self) -> None:
+        for executor in self._opened:
+            executor.close()
+        for attempt_id in (self.first, self.second):
+            self._nomad.call("DELETE", f"/v1/job/alb-{attempt_id}")
+
+
+@contextmanager
+def nomad_place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    nomad = request.getfixturevalue("nomad_dev")
+    with serve_zipapp(zipapp(OBEDIENT)) as url:
+        place = NomadPlace(nomad, url)
+        yield place
+        place.end()
+
+
+@pytest.fixture(params=[local_place, fake_place, nomad_place], ids=["local", "fake", "nomad-real"])
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    with request.param() as opened:
+    with request.param(request) as opened:
+        yield opened
+
+
+@pytest.fixture(params=[local_place, fake_place], ids=["local", "fake"])
+def machine(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """A place of one machine, which knows exactly how many runners it has room for."""
+    with request.param(request) as opened:
         yield opened
 
 
@@ -92,8 +156,8 @@ def wait_for(ask: Callable[[], T | None]) -> T:
     return answer
 
 
-def order(attempt_id: str, token: str) -> StartOrder:
-    return StartOrder(attempt_id, token, "http://127.0.0.1:1")
+def order(place: Place, attempt_id: str, token: str) -> StartOrder:
+    return StartOrder(attempt_id, token, place.url, "x86_64-linux")
 
 
 def free(executor: Executor) -> int:
@@ -101,10 +165,17 @@ def free(executor: Executor) -> int:
     return sum(group.free for group in executor.slots() if "x86_64-linux" in group.systems)
 
 
-def next_end(executor: Executor) -> RunnerEnded:
-    ended = wait_for(lambda: executor.poll() or None)
-    assert len(ended) == 1
-    return ended[0]
+def next_end(executor: Executor, attempt_id: str) -> RunnerEnded:
+    """Wait until the end of an Attempt is told, which is open until then."""
+    (ended,) = wait_for(lambda: ends(executor, attempt_id) or None)
+    assert ended.attempt_id == attempt_id
+    return ended
+
+
+def ends(executor: Executor, *open_attempts: str) -> list[RunnerEnded]:
+    """Ends that are told now."""
+    news = executor.poll(dict.fromkeys(open_attempts, AttemptState.SUBMITTED))
+    return [one for one in news if isinstance(one, RunnerEnded)]
 
 
 def test_it_builds_for_some_system(place: Place) -> None:
@@ -120,84 +191,93 @@ def test_it_says_why_it_has_no_place_for_a_system(place: Place) -> None:
     assert "riscv64-linux" in place.open().lacks("riscv64-linux")
 
 
-def test_a_started_runner_is_alive_and_takes_a_slot(place: Place) -> None:
+def test_a_started_runner_is_alive(place: Place) -> None:
     executor = place.open()
-    assert (free(executor), set(executor.alive())) == (2, set())
-    assert executor.start(order(FIRST, SLEEPS))
-    assert (free(executor), set(executor.alive())) == (1, {FIRST})
-    executor.start(order(SECOND, SLEEPS))
-    assert (free(executor), set(executor.alive())) == (0, {FIRST, SECOND})
-    assert executor.poll() == []
+    assert set(executor.alive()) == set()
+    assert executor.start(order(place, place.first, SLEEPS))
+    executor.start(order(place, place.second, SLEEPS))
+    place.wait_ready(place.first)
+    assert ends(executor, place.first, place.second) == []
+    assert set(executor.alive()) == {place.first, place.second}
+
+
+def test_a_runner_takes_a_slot_until_its_end(machine: Place) -> None:
+    executor = machine.open()
+    assert free(executor) == 2
+    executor.start(order(machine, machine.first, SLEEPS))
+    assert free(executor) == 1
+    executor.start(order(machine, machine.second, SLEEPS))
+    assert free(executor) == 0
+    executor.stop(machine.first, kill=True)
+    next_end(executor, machine.first)
+    assert free(executor) == 1
 
 
 def test_a_repeated_start_changes_nothing(place: Place) -> None:
     executor = place.open()
-    assert executor.start(order(FIRST, SLEEPS)) == executor.start(order(FIRST, SLEEPS))
-    assert free(executor) == 1
+    assert executor.start(order(place, place.first, SLEEPS)) == executor.start(order(place, place.first, SLEEPS))
+    assert set(executor.alive()) == {place.first}
 
 
-def test_an_end_is_told_once_with_its_exit_code_and_last_words(place: Place) -> None:
+def test_an_end_is_told_with_its_exit_code_and_last_words(place: Place) -> None:
     executor = place.open()
-    executor.start(order(FIRST, EXITS))
-    end = next_end(executor)
-    assert (end.attempt_id, end.reason) == (FIRST, Reason.NODE_LOST)
+    executor.start(order(place, place.first, EXITS))
+    end = next_end(executor, place.first)
+    assert end.reason is Reason.NODE_LOST
     assert "exit code 3" in end.detail
     assert "the last words" in end.detail
-    assert executor.poll() == []
-    assert (free(executor), set(executor.alive())) == (2, set())
+    assert ends(executor) == []
+    assert set(executor.alive()) == set()
 
 
-def test_an_attempt_may_be_started_again_after_its_end_was_told(place: Place) -> None:
-    executor = place.open()
+def test_an_attempt_may_be_started_again_after_its_end_was_told(machine: Place) -> None:
+    executor = machine.open()
     for _ in range(2):
-        executor.start(order(FIRST, EXITS))
-        assert "exit code 3" in next_end(executor).detail
+        executor.start(order(machine, machine.first, EXITS))
+        assert "exit code 3" in next_end(executor, machine.first).detail
 
 
 def test_a_stopped_runner_ends_in_its_own_way(place: Place) -> None:
     executor = place.open()
-    executor.start(order(FIRST, SLEEPS))
-    place.wait_ready(FIRST)
-    executor.stop(FIRST, kill=False)
-    assert "exit code 0" in next_end(executor).detail
+    executor.start(order(place, place.first, SLEEPS))
+    place.wait_ready(place.first)
+    executor.stop(place.first, kill=False)
+    assert "exit code 0" in next_end(executor, place.first).detail
 
 
 def test_a_killed_runner_is_gone_and_was_not_out_of_memory(place: Place) -> None:
     executor = place.open()
-    executor.start(order(FIRST, SLEEPS))
-    executor.start(order(SECOND, SLEEPS))
-    executor.stop(FIRST, kill=True)
-    end = next_end(executor)
-    assert (end.attempt_id, end.reason) == (FIRST, Reason.NODE_LOST)
-    assert "signal 9" in end.detail
-    assert set(executor.alive()) == {SECOND}
+    executor.start(order(place, place.first, SLEEPS))
+    executor.start(order(place, place.second, SLEEPS))
+    executor.stop(place.first, kill=True)
+    assert next_end(executor, place.first).reason is not Reason.OOM
+    assert set(executor.alive()) == {place.second}
 
 
 def test_stopping_an_unknown_attempt_is_no_error(place: Place) -> None:
     executor = place.open()
-    executor.stop(FIRST, kill=False)
-    executor.stop(FIRST, kill=True)
-    assert executor.poll() == []
+    executor.stop(place.first, kill=False)
+    executor.stop(place.first, kill=True)
+    assert ends(executor) == []
 
 
 def test_the_next_server_finds_the_runners_of_the_last_one(place: Place) -> None:
     first = place.open()
-    reference = first.start(order(FIRST, SLEEPS))
+    reference = first.start(order(place, place.first, SLEEPS))
     first.close()
     second = place.open()
-    assert set(second.alive()) == {FIRST}
-    assert free(second) == 1
-    assert second.start(order(FIRST, SLEEPS)) == reference
-    second.stop(FIRST, kill=True)
-    assert next_end(second).attempt_id == FIRST
-    assert second.poll() == []
+    assert set(second.alive()) == {place.first}
+    assert second.start(order(place, place.first, SLEEPS)) == reference
+    second.stop(place.first, kill=True)
+    next_end(second, place.first)
+    assert ends(second) == []
 
 
 @pytest.mark.parametrize("attempt_id", ["../escape", "", "a/b", "a\0b"])
 def test_an_attempt_that_is_no_name_is_refused(place: Place, attempt_id: str) -> None:
     with pytest.raises(ExecutorError):
-        place.open().start(order(attempt_id, SLEEPS))
+        place.open().start(order(place, attempt_id, SLEEPS))
 
 
 def test_the_token_is_not_in_the_orders_text() -> None:
-    assert "a-secret" not in repr(order(FIRST, "a-secret"))
+    assert "a-secret" not in repr(StartOrder(str(uuid.uuid4()), "a-secret", "http://127.0.0.1:1"))

@@ -108,7 +108,7 @@ def test_a_shutdown_may_wait_for_what_runs(world: World) -> None:
     timer.join()
     assert runner.attempt().state is AttemptState.SUCCEEDED
     assert world.state(build) in {BuildState.RUNNING, BuildState.EVALUATING}
-    assert attempts.running(world.database, "fake") == []
+    assert attempts.running(world.database, "fake") == {}
 
 
 @pytest.mark.parametrize("mode", list(ShutdownMode))

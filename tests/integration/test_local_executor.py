@@ -94,14 +94,15 @@ def ended(how: str) -> str:
 
 
 def end_of(executor: LocalExecutor) -> RunnerEnded:
-    while not (found := executor.poll()):
+    while not (found := executor.poll({})):
         time.sleep(0.02)
+    assert isinstance(found[0], RunnerEnded)
     return found[0]
 
 
 def test_a_runner_reads_neither_database_nor_keys_nor_store(data: Path) -> None:
     executor = LocalExecutor(SERVER_ID, ExecutorSettings(), data, zipapp(CURIOUS))
-    if not executor.isolated:
+    if not executor.takes_strangers:
         pytest.skip(f"needs bwrap (apt-get install bubblewrap): {executor.isolation.reason}")
     private = ["keys", "keys/key", "blobs", "blobs/key", "albatros.sqlite3", "attempts", ""]
     start(executor, ":".join(str(data / name) for name in private))
@@ -191,8 +192,8 @@ def test_a_runner_that_ended_while_no_server_ran_is_told(data: Path) -> None:
     wait_for(lambda: first.alive() == frozenset())
     second = LocalExecutor(SERVER_ID, ExecutorSettings(), data, zipapp(OBEDIENT))
     assert second.alive() == frozenset()
-    assert second.poll() == [RunnerEnded(ATTEMPT, Reason.NODE_LOST, ended("nobody saw how"))]
-    assert second.poll() == []
+    assert second.poll({}) == [RunnerEnded(ATTEMPT, Reason.NODE_LOST, ended("nobody saw how"))]
+    assert second.poll({}) == []
     assert not (data / "attempts" / ATTEMPT).exists()
 
 
@@ -204,14 +205,14 @@ def test_a_record_of_another_process_with_the_same_number_is_not_believed(data: 
     (folder / "runner.json").write_text(json.dumps({"pid": os.getpid(), "start_ticks": 1, "boot": boot}))
     executor = LocalExecutor(SERVER_ID, ExecutorSettings(), data, b"")
     assert executor.alive() == frozenset()
-    assert [end.attempt_id for end in executor.poll()] == [ATTEMPT]
+    assert [end.attempt_id for end in executor.poll({})] == [ATTEMPT]
 
 
 def test_an_attempt_that_never_started_leaves_nothing(data: Path) -> None:
     LocalExecutor(SERVER_ID, ExecutorSettings(), data, b"")
     (data / "attempts" / ATTEMPT).mkdir()
     executor = LocalExecutor(SERVER_ID, ExecutorSettings(), data, b"")
-    assert executor.poll() == []
+    assert executor.poll({}) == []
     assert not (data / "attempts" / ATTEMPT).exists()
 
 

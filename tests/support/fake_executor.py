@@ -1,10 +1,11 @@
 """An executor in memory that keeps the promises of `Executor`; its runners do what their token says."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from albatros.domain.states import Reason
+from albatros.domain.states import AttemptState, Reason
 from albatros.errors import ExecutorError
-from albatros.executors.base import RunnerEnded, Slots, StartOrder
+from albatros.executors.base import RunnerEnded, RunnerNews, Slots, StartOrder
 
 SLEEPS = "sleep"
 """A runner with this token runs until it is stopped."""
@@ -17,7 +18,7 @@ class FakeMachine:
     """What is left when an executor is closed: the runners."""
 
     running: dict[str, str] = field(default_factory=dict)
-    ended: list[RunnerEnded] = field(default_factory=list)
+    ended: list[RunnerNews] = field(default_factory=list)
     started: list[StartOrder] = field(default_factory=list)
 
 
@@ -65,7 +66,7 @@ class FakeExecutor:
     def alive(self) -> frozenset[str]:
         return frozenset(self.machine.running)
 
-    def poll(self) -> list[RunnerEnded]:
+    def poll(self, open_attempts: Mapping[str, AttemptState]) -> list[RunnerNews]:
         ended, self.machine.ended = self.machine.ended, []
         return ended
 

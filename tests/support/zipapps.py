@@ -17,7 +17,8 @@ os.unlink(path)
 if word == "exit 3":
     print("the last words", file=sys.stderr)
     sys.exit(3)
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: sys.exit(0))
 open(os.path.join(os.environ["ALBATROS_WORKDIR"], "ready"), "w").close()
 while True:
     time.sleep(1)

@@ -170,6 +170,10 @@ class Attempt(Base):
     executor: Mapped[str] = mapped_column(ShortText)
     executor_ref: Mapped[str] = mapped_column(ShortText, default="")
     host: Mapped[str] = mapped_column(ShortText, default="")
+    allocation: Mapped[str] = mapped_column(String(64), default="")
+    """Where its runner says it runs, in the executor's words; empty beside the server."""
+    placement: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True))
+    """What its executor said last of where it is, for people."""
     lease_until: Mapped[datetime | None]
     stop: Mapped[str | None] = mapped_column(String(32))
     """What the next heartbeat is told: cancelled, superseded or handback."""

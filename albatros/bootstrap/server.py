@@ -1,26 +1,28 @@
-"""The one place where adapters are built from settings and wired into a server."""
+"""A server: everything it is made of, wired, started and ended in order."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import secrets
-import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from io import TextIOWrapper
 from pathlib import Path
 
 from albatros import __version__
+from albatros.bootstrap.adapters import (
+    ServerExecutor,
+    ServerIdentity,
+    build_executor,
+    build_forge,
+    build_hooks,
+    build_logins,
+    open_store,
+    registry_opener,
+)
+from albatros.bootstrap.data import lock_data, new_id, new_key, secret_file
 from albatros.db.logs import seal_finished
 from albatros.db.migrate import prepare
 from albatros.db.session import Database, connect
 from albatros.db.signals import Signals, Topic
 from albatros.db.writer import Writer
-from albatros.domain.references import RegistryUrl
-from albatros.errors import ConfigError
-from albatros.executors.local import LocalExecutor
 from albatros.flows.assemble import Assembler
 from albatros.flows.collect import collect
 from albatros.flows.dispatch import Dispatcher
@@ -30,33 +32,20 @@ from albatros.flows.reconcile import reconcile
 from albatros.flows.recover import Recovered, recover
 from albatros.flows.report import deliver_one
 from albatros.flows.schedule import run_due
-from albatros.forges.base import ForgeAdapter, Hooks, Login
-from albatros.forges.git import GitForge
-from albatros.forges.git_hooks import GitHooks
-from albatros.forges.gitea import GiteaForge
-from albatros.forges.gitea_hooks import GiteaHooks
-from albatros.forges.github import GithubForge
-from albatros.forges.github_hooks import GithubHooks
-from albatros.forges.gitlab import GitlabForge
-from albatros.forges.gitlab_hooks import GitlabHooks
-from albatros.forges.oauth import OAuthLogin
+from albatros.forges.base import ForgeAdapter
 from albatros.http.app import create_app
 from albatros.http.deps import AppContext, RunnerBundle
 from albatros.http.serving import WebServer, bind
 from albatros.images.publish import Observer, ignore
 from albatros.log import get_logger, register_secrets
-from albatros.registries.base import Credentials, Registry
-from albatros.registries.opening import open_registry
 from albatros.roles import Loop, PublisherRole, Role, Scheduler, stop_all
 from albatros.runner.bundle import build_bundle
-from albatros.settings import ExecutorKind, ForgeKind, ForgeSettings, NomadDriver, RegistrySettings, Settings
+from albatros.settings import ExecutorKind, NomadDriver, Settings
 from albatros.store.base import BlobStore
-from albatros.store.files import FileStore
 
 log = get_logger(__name__)
 MOST_PUBLISHERS = 8
 REPORTERS = 2
-KEY_BYTES = 32
 STOP_SECONDS = 30.0
 IDLE_SECONDS = 5.0
 SCHEDULER_IDLE_SECONDS = 1.0
@@ -81,7 +70,7 @@ class _Parts:
     signals: Signals
     writer: Writer
     forges: Mapping[str, ForgeAdapter]
-    executor: LocalExecutor
+    executor: ServerExecutor
     bundle: RunnerBundle
     key: bytes
     holder: str
@@ -104,7 +93,7 @@ class Server:
         """
         register_secrets(settings.secrets())
         self._roles = frozenset(roles)
-        self._lock = _lock_data(settings.server.data)
+        self._lock = lock_data(settings.server.data)
         self._parts = parts = _build_parts(settings, private)
         self._web = WebServer(create_app(_context(parts)), bind(settings.server.listen)) if self._is(Role.WEB) else None
         self._scheduler = _scheduler(parts, self.local_url)
@@ -219,14 +208,14 @@ class Server:
 
 
 def _build_parts(settings: Settings, private: Sequence[Path]) -> _Parts:
-    if settings.executor.kind is ExecutorKind.NOMAD:
-        raise ConfigError("executor.kind = 'nomad' is not there yet; use 'local'")
     data = settings.server.data
     prepare(settings.database_url)
     database = connect(settings.database_url)
     signals = Signals()
     bundle = _Bundle(*build_bundle())
-    holder = _secret_file(data / "keys" / "server-id", _new_id).decode()
+    key = secret_file(data / "keys" / "attempt.key", new_key)
+    holder = secret_file(data / "keys" / "server-id", new_id).decode()
+    identity = ServerIdentity(holder, key)
     return _Parts(
         settings=settings,
         database=database,
@@ -234,11 +223,9 @@ def _build_parts(settings: Settings, private: Sequence[Path]) -> _Parts:
         signals=signals,
         writer=Writer(database, signals),
         forges={item.name: build_forge(item) for item in settings.forges},
-        executor=LocalExecutor(
-            holder, settings.executor, data, bundle.content, private, lambda: signals.notify(Topic.SCHEDULER)
-        ),
+        executor=build_executor(settings, identity, bundle, private, lambda: signals.notify(Topic.SCHEDULER)),
         bundle=bundle,
-        key=_secret_file(data / "keys" / "attempt.key", _new_key),
+        key=key,
         holder=holder,
     )
 
@@ -261,7 +248,7 @@ def _context(parts: _Parts) -> AppContext:
 
 def _scheduler(parts: _Parts, local_url: str) -> Scheduler:
     limits = parts.settings.limits
-    takes_strangers = parts.executor.isolated and parts.settings.executor.sandbox
+    takes_strangers = parts.executor.takes_strangers and parts.settings.executor.sandbox
     dispatcher = Dispatcher(
         parts.database,
         parts.signals,
@@ -279,91 +266,3 @@ def _scheduler(parts: _Parts, local_url: str) -> Scheduler:
 def _isolates_jobs(settings: Settings) -> bool:
     """Whether a Job can reach nothing of another one on its machine."""
     return settings.executor.kind is ExecutorKind.NOMAD and settings.nomad.driver is not NomadDriver.RAW_EXEC
-
-
-def open_store(settings: Settings) -> BlobStore:
-    """The blob store that the settings name. Raises ConfigError or StoreError."""
-    scheme, _, path = settings.store_url.partition(":")
-    if scheme != "dir" or not path:
-        raise ConfigError(f"store.url = {settings.store_url!r} is not supported; use dir:PATH")
-    return FileStore(Path(path))
-
-
-def build_forge(item: ForgeSettings) -> ForgeAdapter:
-    """The adapter of a configured forge."""
-    match item.kind:
-        case ForgeKind.GIT:
-            return GitForge(item)
-        case ForgeKind.GITEA | ForgeKind.FORGEJO:
-            return GiteaForge(item)
-        case ForgeKind.GITHUB:
-            return GithubForge(item)
-        case ForgeKind.GITLAB:
-            return GitlabForge(item)
-
-
-def build_logins(items: Sequence[ForgeSettings]) -> dict[str, Login]:
-    """What people log in with."""
-    return {item.name: OAuthLogin(item) for item in items if item.oauth_client_id}
-
-
-def build_hooks(item: ForgeSettings) -> Hooks:
-    """What manages the webhooks of a configured forge."""
-    match item.kind:
-        case ForgeKind.GIT:
-            return GitHooks(item)
-        case ForgeKind.GITEA | ForgeKind.FORGEJO:
-            return GiteaHooks(item)
-        case ForgeKind.GITHUB:
-            return GithubHooks(item)
-        case ForgeKind.GITLAB:
-            return GitlabHooks(item)
-
-
-def registry_opener(item: RegistrySettings) -> Callable[[], Registry]:
-    """Opens a configured registry. Raises UsageError for an unusable address."""
-    url = RegistryUrl.parse(item.url)
-    credentials = None
-    if item.username:
-        origin = f"[[registries]] {item.name}"
-        credentials = Credentials(item.username, item.password.get_secret_value(), origin)
-    return partial(open_registry, url, credentials)
-
-
-def _lock_data(data: Path) -> TextIOWrapper:
-    """Make the data directory and hold it: two servers on one SQLite, one set of keys and runners would fight."""
-    try:
-        data.mkdir(parents=True, exist_ok=True, mode=0o711)
-        lock = (data / "lock").open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"server.data = {data} cannot be used: {error.strerror}; set it elsewhere") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise ConfigError(f"another server runs on {data}; stop it, or set server.data to another directory") from error
-    return lock
-
-
-def _new_key() -> bytes:
-    return secrets.token_bytes(KEY_BYTES)
-
-
-def _new_id() -> bytes:
-    return uuid.uuid4().hex.encode()
-
-
-def _secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
-    """Read a file that only this user can read, made whole at the first start."""
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        draft = path.with_suffix(".new")
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(make())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-        return path.read_bytes()

@@ -1,0 +1,47 @@
+"""A Nomad executor for tests, with something that serves its runner to the nodes."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from albatros.executors.nomad import NomadExecutor
+from albatros.executors.nomad_job import RunnerSource
+from albatros.settings import NomadSettings
+
+
+@contextmanager
+def serve_zipapp(content: bytes) -> Iterator[str]:
+    """A server whose every answer is this file; its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def open_nomad(url: str, token: str, zipapp: bytes, installation: str = "tests", **changes: object) -> NomadExecutor:
+    """An executor that knows its cluster."""
+    document = {"addresses": [url], "token": token, "without_acl": not token, "cpu_mhz": 50, "memory_mb": 64, **changes}
+    source = RunnerSource(hashlib.sha256(zipapp).hexdigest(), "")
+    executor = NomadExecutor(NomadSettings.model_validate(document), source, installation)
+    while not executor.slots():
+        time.sleep(0.02)
+    return executor
