@@ -148,8 +148,7 @@ def test_a_failing_builder_leaves_its_log_and_a_status_of_its_own(shared: Line) 
     log = shared.log_of(shared.build(commit), "broken")
     assert "the first line\n" in log
     assert "the last words of broken\n" in log
-    states = {status.context: status.state for status in repo.statuses(commit)}
-    assert states == {"albatros": "failure", f"albatros/{HOST['bad']}": "failure"}
+    shared.wait_statuses(repo, commit, {"albatros": "failure", f"albatros/{HOST['bad']}": "failure"})
 
 
 def test_two_archives_for_one_platform_are_refused(shared: Line) -> None:

@@ -39,6 +39,7 @@ def build_attempts(line: Line) -> list[tuple[object, ...]]:
 def test_ctrl_c_hands_running_jobs_back_to_the_queue(line: Line) -> None:
     line.server.start()
     repo, commit = push_waiting(line, "handed-back")
+    line.wait_statuses(repo, commit, {"albatros": "pending"})
     assert line.server.stop() == 0
     assert build_attempts(line) == [("handed_back", None)]
     assert line.sql("SELECT state FROM jobs WHERE kind = 'build'") == [("queued",)]

@@ -131,6 +131,14 @@ class Line:
         status = self.wait(repo, commit)
         assert status.state == "success", f"{status}\n{self.server.log}"
 
+    def wait_statuses(self, repo: Project, commit: str, expected: Mapping[str, str]) -> None:
+        """Wait until the forge shows these contexts with these states and no others; each is posted on its own."""
+
+        def shown() -> bool:
+            return {status.context: status.state for status in repo.statuses(commit)} == expected
+
+        eventually(shown, lambda: f"{repo.statuses(commit)}\n{self.server.log}")
+
     def build(self, commit: str) -> dict[str, object]:
         """The newest Build of a commit, with everything that belongs to it, as the API tells it."""
         listed = cast("list[dict[str, object]]", self.server.get("/api/v1/builds?limit=100")["items"])
