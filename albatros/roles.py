@@ -23,6 +23,7 @@ from albatros.flows import attempts, plan, settle
 from albatros.flows.assemble import Assembler
 from albatros.flows.dispatch import Dispatcher
 from albatros.flows.publish import Publisher, Push
+from albatros.flows.script_images import ScriptImages
 from albatros.images.publish import Observer
 from albatros.log import get_logger
 from albatros.settings import ForgeSettings, LimitSettings, ShutdownMode
@@ -235,8 +236,11 @@ class PublisherRole:
     With more loops than registries, one that hangs holds up neither the others nor the assembling.
     """
 
-    def __init__(self, assembler: Assembler, publisher: Publisher, observe: Observer) -> None:
+    def __init__(
+        self, assembler: Assembler, script_images: ScriptImages, publisher: Publisher, observe: Observer
+    ) -> None:
         self._assembler = assembler
+        self._script_images = script_images
         self._publisher = publisher
         self._observe = observe
         self._claiming = threading.Lock()
@@ -248,6 +252,11 @@ class PublisherRole:
         if build is not None:
             with _renewing(lambda: self._assembler.renew(build)):
                 self._assembler.assemble(build)
+            return True
+        request = self._script_images.claim()
+        if request is not None:
+            with _renewing(lambda: self._script_images.renew(request)):
+                self._script_images.make(request)
             return True
         push = self._claim()
         if push is None:

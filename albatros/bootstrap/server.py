@@ -32,6 +32,7 @@ from albatros.flows.reconcile import reconcile
 from albatros.flows.recover import Recovered, recover
 from albatros.flows.report import deliver_one
 from albatros.flows.schedule import run_due
+from albatros.flows.script_images import ScriptImages
 from albatros.forges.base import ForgeAdapter
 from albatros.http.app import create_app
 from albatros.http.deps import AppContext, RunnerBundle
@@ -195,11 +196,12 @@ class Server:
         settings = parts.settings
         key = signing_key(settings.signing)
         assembler = Assembler(parts.database, parts.store, parts.signals, settings, parts.holder, key)
+        script_images = ScriptImages(parts.database, parts.store, parts.signals, settings, parts.holder, key)
         registries = {item.name: registry_opener(item) for item in settings.registries}
         publisher = Publisher(
             parts.database, parts.store, parts.signals, registries, settings.limits, parts.holder, key
         )
-        role = PublisherRole(assembler, publisher, observe)
+        role = PublisherRole(assembler, script_images, publisher, observe)
         publishers = min(len(registries) + 1, MOST_PUBLISHERS)
         return [self._loop(f"publisher-{n}", Topic.PUBLISHER, role.step, IDLE_SECONDS) for n in range(publishers)]
 

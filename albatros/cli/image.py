@@ -40,7 +40,9 @@ def _add_push(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     push.add_argument(
         "-t", "--tag", action="append", required=True, metavar="NAME[:TAG]", help="name and tag (latest); repeatable"
     )
-    push.add_argument("--to", action="extend", nargs="+", required=True, metavar="DEST", help=_DEST_HELP)
+    push.add_argument(
+        "--to", action="extend", nargs="+", default=[], metavar="DEST", help=f"{_DEST_HELP}; default: the last SOURCE"
+    )
     push.add_argument("--mount-from", action="append", default=[], metavar="NAME", help=_MOUNT_HELP)
     push.add_argument("--compression", choices=("gzip", "fast", "zstd"), default="gzip", help="default: gzip")
     push.add_argument("--entrypoint", metavar="PATH", help="where binaries go in the image; default: /bin/NAME")

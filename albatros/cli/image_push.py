@@ -64,14 +64,18 @@ def parse_request(options: argparse.Namespace) -> PushRequest:
     for text in options.tag:
         name, tag = split_tag(text)
         tags.setdefault(name, []).append(tag or _DEFAULT_TAG)
-    destinations = list(dict.fromkeys(RegistryUrl.parse(text) for text in options.to))
+    given = options.to or options.sources[-1:]
+    sources = options.sources if options.to else options.sources[:-1]
+    if not sources:
+        raise UsageError("say what to publish and where: SOURCE… --to DEST…, or SOURCE… DEST")
+    destinations = list(dict.fromkeys(RegistryUrl.parse(text) for text in given))
     for url in destinations:
         if url.host == docker_hub.HOST:
             for name in tags:
                 docker_hub.full_name(url.prefix, name)
     entrypoint = options.entrypoint or f"/bin/{next(iter(tags)).rpartition('/')[2]}"
     return PushRequest(
-        sources=parse_sources(options.sources, entrypoint),
+        sources=parse_sources(sources, entrypoint),
         tags=tags,
         destinations=destinations,
         mount_from=[check_name(name) for name in options.mount_from],

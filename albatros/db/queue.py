@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import ColumnElement, CursorResult, Select, Update, and_, exists, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, contains_eager
 
-from albatros.db.models import Attempt, Build, Image, Job, JobEdge, Publication
+from albatros.db.models import Attempt, Build, Image, ImageRequest, Job, JobEdge, Publication
 from albatros.db.session import now
 from albatros.domain.states import (
     OPEN_ATTEMPTS,
@@ -209,7 +209,7 @@ def _free(lease: Any, at: datetime) -> ColumnElement[bool]:
     return or_(lease.is_(None), lease < at)
 
 
-def _claim_name(holder: str) -> str:
+def claim_name(holder: str) -> str:
     """Two claims of one server are two holders: a thread that lost its lease must not pass for the one that has it."""
     return f"{holder}:{uuid.uuid4().hex[:12]}"
 
@@ -230,7 +230,7 @@ def claim_assembly(session: Session, holder: str, lease: timedelta) -> Build | N
     )
     build = session.scalars(_locked(select(Build).where(due).order_by(Build.id).limit(1), Build)).first()
     if build is not None:
-        build.holder, build.lease_until = _claim_name(holder), at + lease
+        build.holder, build.lease_until = claim_name(holder), at + lease
     return build
 
 
@@ -262,7 +262,7 @@ def claim_publications(
         due, Publication.image_id == first.image_id, Publication.registry_name == first.registry_name
     )
     claimed = session.scalars(_locked(group.order_by(Publication.id), Publication)).all()
-    name = _claim_name(holder)
+    name = claim_name(holder)
     for publication in claimed:
         move_publication(session, publication, PublicationState.PUSHING)
         publication.holder, publication.lease_until = name, at + lease
@@ -271,7 +271,7 @@ def claim_publications(
 
 
 def renew(
-    session: Session, table: type[Publication | Build], ids: Sequence[int], holder: str, lease: timedelta
+    session: Session, table: type[Publication | Build | ImageRequest], ids: Sequence[int], holder: str, lease: timedelta
 ) -> bool:
     """Hold rows for longer; False when another claim has one of them."""
     statement = update(table).where(table.id.in_(ids), table.holder == holder).values(lease_until=now() + lease)

@@ -9,9 +9,10 @@ from fnmatch import fnmatchcase
 
 from albatros.domain.plan import PlannedImage
 from albatros.domain.references import check_name
+from albatros.domain.repo_config import ImageConfig
 from albatros.domain.states import Trigger
-from albatros.domain.tags import default_tags
-from albatros.errors import ImageError, UsageError
+from albatros.domain.tags import default_tags, why_not
+from albatros.errors import ForbiddenError, ImageError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,28 @@ def destinations(image: PlannedImage, origin: Origin, rules: Iterable[RegistryRu
         for rule in rules
         if _may_publish(origin, rule) and (config.publish is None or rule.name in config.publish)
     )
+
+
+def asked_destination(name: str, tag: str, origin: Origin, rule: RegistryRule) -> Destination:
+    """Where an image goes that a script asks for. Raises ForbiddenError, or ImageError for a name that cannot be.
+
+    The repo's own name is its main image; another one is a name that the registry allows it, or goes below that.
+    """
+    repo = f"{origin.owner}/{origin.repo}"
+    if not origin.trusted:
+        raise ForbiddenError(f"a commit that nobody trusted has pushed publishes nothing to {rule.name}")
+    if origin.private and rule.public:
+        raise ForbiddenError(f"{repo} is private and {rule.name} is public: anybody could pull the image")
+    if not _may_publish(origin, rule):
+        raise ForbiddenError(
+            f"{origin.ref} of {repo} may not publish to {rule.name}: an operator sets its `repos` and `refs`"
+        )
+    if why := why_not(tag, origin.ref, origin.commit, origin.default_branch, origin.trigger):
+        raise ForbiddenError(why)
+    is_main = name == _part(origin.repo)
+    config = ImageConfig(name=name, output="", registry_name=None if is_main else name)
+    place = registry_name(PlannedImage(config, is_main, ()), origin, rule.names)
+    return Destination(rule.name, place, (tag,), rule.required)
 
 
 def _may_publish(origin: Origin, rule: RegistryRule) -> bool:

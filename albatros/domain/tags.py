@@ -50,6 +50,27 @@ def default_tags(ref: str, commit: str, default_branch: str, trigger: Trigger) -
     return tags
 
 
+def why_not(tag: str, ref: str, commit: str, default_branch: str, trigger: Trigger) -> str:
+    """Why a script of this Build may not move a tag of its choice; empty when it may, as far as the name says.
+
+    Its default tags, variants of its own version and what no release, commit or `latest` uses are free.
+    """
+    if tag in default_tags(ref, commit, default_branch, trigger):
+        return ""
+    own = _version(ref.removeprefix("refs/tags/")) if ref.startswith("refs/tags/") else None
+    given = tag.removeprefix("v")
+    if own is not None and (given == own or given.startswith(f"{own}-")):
+        return ""
+    if _RESERVED.fullmatch(tag):
+        return f"the tag {tag} is kept for releases, commits and the default branch, and {ref} is none of its own"
+    return ""
+
+
+def branch_tag(ref: str) -> str | None:
+    """The tag that a branch's name gives; None for another ref."""
+    return _branch_tag(ref.removeprefix("refs/heads/")) if ref.startswith("refs/heads/") else None
+
+
 def _version(name: str) -> str | None:
     match = _SEMVER.fullmatch(name)
     if match is None:

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from albatros.db import blobs, queue
-from albatros.db.layers import RepoLayerCache
-from albatros.db.models import Artifact, Build, Image, ImageBlob, ImageProof, Job, Publication
+from albatros.db import queue
+from albatros.db.models import Artifact, Build, Job
 from albatros.db.session import Database, now
 from albatros.db.signals import Signals, Topic
 from albatros.db.sources import RepoSourceMemory
 from albatros.domain import repo_config
 from albatros.domain.plan import ImagePart, PlannedImage, plan_images
 from albatros.domain.platforms import Platform, PlatformHints
-from albatros.domain.publishing import Destination, Origin, RegistryRule, destinations
+from albatros.domain.publishing import Destination, destinations
 from albatros.domain.references import Digest, parse_digest
-from albatros.domain.states import BuildState, PublicationState, Reason
+from albatros.domain.states import BuildState, Reason
 from albatros.domain.text import plain
 from albatros.errors import (
     AlbatrosError,
@@ -36,9 +35,10 @@ from albatros.errors import (
     TooLargeError,
 )
 from albatros.flows import progress
+from albatros.flows.images import add_image, add_publications, options_of, origin_of, remembered, rule_of
 from albatros.flows.proofs import BuiltFrom, KeptProofs, ProofMaker
-from albatros.images.assemble import AssembleOptions, assemble
-from albatros.images.base import LayerCache, NullLayerCache, NullSourceMemory, Source, SourceMemory
+from albatros.images.assemble import assemble
+from albatros.images.base import Source
 from albatros.images.model import Image as OciImage
 from albatros.images.readers.detect import is_image_archive
 from albatros.log import get_logger
@@ -144,23 +144,20 @@ class Assembler:
 
     def _assemble_one(self, build: Build, plan: PlannedImage) -> _Assembled:
         parts = self._parts(plan)
-        cache, memory = self._remembered(build)
+        cache, memory = remembered(self._database, build)
         made: dict[Platform, BuiltFrom] = {}
         by_label = {part.attribute: BuiltFrom(part.attribute, part.artifact) for part in parts}
-        options = replace(self._options(build), made=lambda label, platform: made.update({platform: by_label[label]}))
+        options = replace(
+            options_of(self._settings, build), made=lambda label, platform: made.update({platform: by_label[label]})
+        )
         image = assemble([self._source(part) for part in parts], self._store, cache, options, memory)
         missing = set(plan.config.platforms) - set(image.platforms)
         if missing:
             names = ", ".join(map(str, sorted(missing)))
             raise ImageError(f"image {plan.config.name} has no {names}, which .albatros.toml asks for")
+        rules = [rule_of(item) for item in self._settings.registries]
         proofs = self._proofs.make(build, plan.config.name, image, made)
-        return _Assembled(plan, image, proofs, destinations(plan, _origin(build), self._rules()))
-
-    def _remembered(self, build: Build) -> tuple[LayerCache, SourceMemory]:
-        """What the Repo's earlier Builds found out; a stranger's Build neither adds to it nor learns from it."""
-        if not build.trusted:
-            return NullLayerCache(), NullSourceMemory()
-        return RepoLayerCache(self._database, build.repo_id), RepoSourceMemory(self._database, build.repo_id)
+        return _Assembled(plan, image, proofs, destinations(plan, origin_of(build), rules))
 
     def _parts(self, plan: PlannedImage) -> list[_Part]:
         with self._database.read() as session:
@@ -196,22 +193,6 @@ class Assembler:
             digest=digest,
         )
 
-    def _options(self, build: Build) -> AssembleOptions:
-        created = datetime.fromtimestamp(build.commit_time, UTC) if build.commit_time is not None else None
-        annotations = {"revision": build.commit}
-        forge = next((forge for forge in self._settings.forges if forge.name == build.repo.forge), None)
-        if forge is not None and forge.url.startswith(("http://", "https://")):
-            annotations["source"] = f"{forge.url.rstrip('/')}/{build.repo.full_name}"
-        if build.ref.startswith("refs/tags/"):
-            annotations["version"] = build.ref.removeprefix("refs/tags/")
-        return AssembleOptions(annotations=annotations, created=created, max_size=self._settings.limits.output_bytes)
-
-    def _rules(self) -> list[RegistryRule]:
-        return [
-            RegistryRule(item.name, item.public, item.names, item.repos, item.refs, item.required)
-            for item in self._settings.registries
-        ]
-
     def _commit(self, build: Build, assembled: Sequence[_Assembled]) -> None:
         with self._database.write() as session:
             row = self._held(session, build)
@@ -220,7 +201,8 @@ class Assembler:
                 return
             row.assembled, row.holder, row.lease_until, row.message = True, None, None, ""
             for item in assembled:
-                _add_rows(session, row, item)
+                image = add_image(session, row, item.plan.config.name, item.image, item.proofs)
+                add_publications(session, image, item.destinations)
             progress.settle_publications(session, row)
 
     def _held(self, session: Session, build: Build) -> Build | None:
@@ -248,13 +230,6 @@ class Assembler:
                 row.holder, row.lease_until, row.not_before = None, None, now() + RETRY_AFTER
 
 
-def _origin(build: Build) -> Origin:
-    repo = build.repo
-    return Origin(
-        repo.owner, repo.name, repo.private, build.ref, build.commit, repo.default_branch, build.trigger, build.trusted
-    )
-
-
 def _refuse_shared_names(assembled: Sequence[_Assembled]) -> None:
     taken: dict[tuple[str, str], str] = {}
     for item in assembled:
@@ -269,36 +244,3 @@ def _refuse(destination: Destination, one: str, other: str) -> NoReturn:
         f"images {one} and {other} would both be {destination.name} on {destination.registry}; "
         "give one a `name` in .albatros.toml"
     )
-
-
-def _add_rows(session: Session, build: Build, item: _Assembled) -> None:
-    every = [*item.image.all_blobs(), *item.proofs.blobs]
-    image = Image(
-        build_id=build.id,
-        name=item.plan.config.name,
-        digest=str(item.image.digest),
-        size=sum(blob.size for blob in item.image.all_blobs()),
-        platforms=[str(platform) for platform in item.image.platforms],
-        created_at=now(),
-    )
-    session.add(image)
-    for blob in sorted(set(every), key=lambda blob: blob.digest):
-        blobs.record(session, build.repo_id, blob.digest, blob.size)
-    session.flush()
-    session.add_all(ImageBlob(image_id=image.id, digest=str(blob.digest)) for blob in dict.fromkeys(every))
-    session.add_all(ImageProof(image_id=image.id, digest=digest) for digest in item.proofs.digests)
-    session.add_all(
-        Publication(
-            image_id=image.id,
-            registry_name=destination.registry,
-            name=destination.name,
-            tag=tag,
-            required=destination.required,
-            state=PublicationState.PENDING,
-            next_try_at=now(),
-            created_at=now(),
-        )
-        for destination in item.destinations
-        for tag in destination.tags
-    )
-    session.flush()

@@ -100,6 +100,9 @@ def _fail_build(session: Session, build: Build, failed: list[Job]) -> None:
 
 
 def _has_images(session: Session, build: Build) -> bool:
+    if session.scalar(select(Image.id).where(Image.build_id == build.id).limit(1)) is not None:
+        # Its script had one made.
+        return True
     images = repo_config.parse(build.config).images
     return bool(images) if images is not None else bool(possible_archives(session, build.id))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from albatros.db.models import Artifact, Build
@@ -68,22 +69,25 @@ class ProofMaker:
         self._key = key
 
     def make(self, build: Build, name: str, image: Image, parts: Mapping[Platform, BuiltFrom]) -> KeptProofs:
-        """The proofs of one Image. Raises ImageError, TooLargeError, StoreError."""
+        """The proofs of one Image; without `parts` a script made it. Raises ImageError, TooLargeError, StoreError."""
         proofs: list[Proof] = []
         if self._settings.signing.sbom:
-            components = {m.platform: self._components(m, parts[m.platform].artifact) for m in image.manifests}
+            components = {m.platform: self._components(m, parts.get(m.platform)) for m in image.manifests}
             proofs += make_sboms(image, name, created_of(image), components)
         if self._settings.signing.provenance:
             proofs += make_provenance(image, name, self._record(build, image, parts), self._key)
         blobs = [blob for proof in proofs for blob in keep_artifact(proof, self._store)]
         return KeptProofs(tuple(proof.digest for proof in proofs), tuple(dict.fromkeys(blobs)))
 
-    def _components(self, manifest: PlatformManifest, artifact: Artifact) -> tuple[Component, ...]:
+    def _components(self, manifest: PlatformManifest, part: BuiltFrom | None) -> tuple[Component, ...]:
         """The closure but for the output itself: that of an archive is the archive alone, and its layers say more."""
-        closure = self._closure(artifact)
-        output = ("nix:store-path", artifact.store_path)
+        in_layers = partial(from_layers, self._store, manifest, self._settings.limits.output_bytes)
+        if part is None:
+            return in_layers()
+        closure = self._closure(part.artifact)
+        output = ("nix:store-path", part.artifact.store_path)
         rest = tuple(component for component in closure if output not in component.properties)
-        return rest or from_layers(self._store, manifest, self._settings.limits.output_bytes) or closure
+        return rest or in_layers() or closure
 
     def _closure(self, artifact: Artifact) -> tuple[Component, ...]:
         if artifact.closure_digest is None:

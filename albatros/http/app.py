@@ -10,7 +10,19 @@ from fastapi import FastAPI, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
-from albatros.http import account, dashboard, joining, live, login, oauth, problems, render, runner_api, webhooks
+from albatros.http import (
+    account,
+    dashboard,
+    joining,
+    live,
+    login,
+    oauth,
+    problems,
+    render,
+    runner_api,
+    runner_images,
+    webhooks,
+)
 from albatros.http.api import artifacts, builds, deliveries, images, jobs, repos, secrets, system, tokens
 from albatros.http.deps import AppContext
 from albatros.http.guards import BodyLimit, LastCatch, SecurityHeaders
@@ -19,7 +31,7 @@ from albatros.http.proxies import TrustedProxies, parse_networks
 
 THREADS = 16
 """Calls that may be at the database or the store at once; the others wait their turn."""
-_OPEN_ROOMS = (webhooks, runner_api, system, dashboard, joining, login, oauth, account, render)
+_OPEN_ROOMS = (webhooks, runner_api, runner_images, system, dashboard, joining, login, oauth, account, render)
 """What is answered without a token, or knows its callers in another way."""
 _API_ROOMS = (builds, jobs, repos, images, artifacts, deliveries, secrets, tokens, live)
 _BEARER = HTTPBearer(auto_error=False, description="made by `albatros token create`")

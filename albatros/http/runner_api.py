@@ -65,13 +65,13 @@ async def zipapp(context: Context) -> Response:
 @router.post("/runner/v1/claim")
 async def claim(request: Request, context: Context, token: Token) -> dict[str, object]:
     """Give the Attempt to this runner, and tell it what to do."""
-    body = await _json(request, MAX_CALL)
+    body = await read_json(request, MAX_CALL)
     if body.get("protocol") != attempts.PROTOCOL:
         raise ProtocolError(
             f"the runner speaks protocol {str(body.get('protocol'))[:20]}, this server {attempts.PROTOCOL}; "
             "fetch the runner from the server again"
         )
-    nonce, where = _nonce(body.get("nonce")), (body.get("host"), body.get("allocation"))
+    nonce, where = read_nonce(body.get("nonce")), (body.get("host"), body.get("allocation"))
     return await run_in_threadpool(
         attempts.claim, context.database, context.signals, context.settings, context.forges, token, nonce, *where
     )
@@ -80,9 +80,9 @@ async def claim(request: Request, context: Context, token: Token) -> dict[str, o
 @router.post("/runner/v1/heartbeat")
 async def heartbeat(request: Request, context: Context, token: Token) -> dict[str, object]:
     """Renew the lease; `stop` says why the runner should end, if it should."""
-    body = await _json(request, MAX_CALL)
+    body = await read_json(request, MAX_CALL)
     lease = context.settings.limits.lease_seconds
-    stop = await run_in_threadpool(attempts.heartbeat, context.database, token, _nonce(body.get("nonce")), lease)
+    stop = await run_in_threadpool(attempts.heartbeat, context.database, token, read_nonce(body.get("nonce")), lease)
     return {"lease_seconds": lease, "stop": stop}
 
 
@@ -102,9 +102,9 @@ async def log_piece(seq: int, offset: int, request: Request, context: Context, t
 @router.post("/runner/v1/blobs/query")
 async def query_blobs(request: Request, context: Context, token: Token) -> dict[str, list[str]]:
     """Say which of these blobs the runner has to upload."""
-    body = await _json(request, MAX_QUERY)
+    body = await read_json(request, MAX_QUERY)
     wanted = _blobs(body.get("blobs"))
-    nonce = _nonce(body.get("nonce"))
+    nonce = read_nonce(body.get("nonce"))
     missing = await run_in_threadpool(attempts.missing_blobs, context.database, context.store, token, nonce, wanted)
     return {"missing": missing}
 
@@ -134,8 +134,8 @@ async def result(request: Request, context: Context, token: Token) -> dict[str, 
     """Commit how the Attempt ended."""
     # So large a body is taken from nobody unknown.
     await run_in_threadpool(attempts.check_token, context.database, token)
-    body = await _json(request, MAX_RESULT)
-    _nonce(body.get("nonce"))
+    body = await read_json(request, MAX_RESULT)
+    read_nonce(body.get("nonce"))
     await run_in_threadpool(
         attempts.report_result, context.database, context.store, context.signals, context.settings, token, body
     )
@@ -174,7 +174,8 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
         raise BadInputError("the connection ended in the middle of the body; nothing was kept") from error
 
 
-async def _json(request: Request, limit: int) -> dict[str, object]:
+async def read_json(request: Request, limit: int) -> dict[str, object]:
+    """A body that is a JSON object of at most `limit` bytes. Raises BadInputError or TooLargeError."""
     try:
         value = json.loads(await _body(request, limit), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -212,7 +213,8 @@ def _check_piece(limits: LimitSettings, seq: int, offset: int, size: int) -> Non
         )
 
 
-def _nonce(value: object) -> str:
+def read_nonce(value: object) -> str:
+    """The runner's nonce in a body. Raises BadInputError."""
     if not isinstance(value, str) or not _NONCE.fullmatch(value):
         raise BadInputError("nonce must be 32 lower-case hexadecimal digits")
     return value
@@ -221,10 +223,11 @@ def _nonce(value: object) -> str:
 def _blobs(value: object) -> list[Blob]:
     if not isinstance(value, list) or len(value) > MAX_QUERIED:
         raise BadInputError(f"blobs must be a list of at most {MAX_QUERIED} items")
-    return [_blob(item) for item in value]
+    return [read_blob(item) for item in value]
 
 
-def _blob(item: object) -> Blob:
+def read_blob(item: object) -> Blob:
+    """A blob as a body names it. Raises BadInputError."""
     digest, size = (item.get("digest"), item.get("size")) if isinstance(item, dict) else (None, None)
     if not isinstance(digest, str) or type(size) is not int or size < 0:
         raise BadInputError("blobs: an item needs a digest and a size in bytes")

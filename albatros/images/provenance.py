@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:albatros:build:nix-flake:1"
 """externalParameters: source, ref, attributes; resolvedDependencies: the commit, then a derivation a platform."""
+SCRIPT_TYPE = "urn:albatros:build:script:1"
+"""The repo's own program made it; externalParameters: source, ref; resolvedDependencies: the commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,11 @@ def _predicate(build: BuildRecord, derivations: list[Derivation]) -> JsonObject:
     source = {"uri": f"git+{build.source}@{build.ref}", "digest": {"gitCommit": build.commit}}
     return {
         "buildDefinition": {
-            "buildType": BUILD_TYPE,
+            "buildType": BUILD_TYPE if build.derivations else SCRIPT_TYPE,
             "externalParameters": {
                 "source": build.source,
                 "ref": build.ref,
-                "attributes": [derivation.attribute for derivation in derivations],
+                **({"attributes": [one.attribute for one in derivations]} if derivations else {}),
             },
             "internalParameters": {},
             "resolvedDependencies": [

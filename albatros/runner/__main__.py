@@ -17,7 +17,11 @@ LOG_BYTES_UNTIL_ORDERED = 1 << 20
 
 
 def main() -> int:
-    """Run one Attempt; the process's exit status."""
+    """Run one Attempt, or `alba` for its script; the process's exit status."""
+    if sys.argv[1:2] == ["alba"]:
+        from albatros.runner.alba import main as alba  # noqa: PLC0415 - as said below
+
+        return alba(sys.argv[2:])
     try:
         token = _take_token(os.environ["ALBATROS_TOKEN_FILE"])
         server = Server(os.environ["ALBATROS_URL"], token, os.urandom(16).hex())
@@ -53,7 +57,7 @@ def _attempt(server: Server, directory: str) -> int:
         return _report(server, log, {**failed, "nix_version": None, "evaluation": None, "outputs": []})
     server.lease_seconds = float(order.lease_seconds)
     first = f"claimed on {os.uname().nodename}; cloning {order.repo.full_name} at {order.repo.commit}"
-    log = LogStream(server, spool, order.limits.log_bytes, order.secrets(), first)
+    log = LogStream(server, spool, order.limits.log_bytes, [*order.secrets(), server.token], first)
     return _do(server, log, order, directory, started)
 
 

@@ -68,8 +68,8 @@ class Server:
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(f"{url!r} is not an http or https URL")
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
+        self.url, self.token = url, token
         self._prefix = parts.path.rstrip("/") + "/runner/v1"
-        self._token = token
         self._allowance = allowance
         self._local = threading.local()
         self._last_answer = time.monotonic()
@@ -126,6 +126,14 @@ class Server:
             raise JobFailedError(Reason.DISK_FULL, f"The server did not take an output: {answer.detail}")
         self._checked(answer)
 
+    def ask_image(self, document: dict[str, object]) -> Answer:
+        """Ask for an image of uploaded files to be published; the answer as it is: 202 with an `id`, or why not."""
+        return self._json("POST", "/images", {"nonce": self.nonce, **document})
+
+    def image_outcome(self, request_id: int) -> Answer:
+        """How far such a request is; the answer as it is."""
+        return self._call("GET", f"/images/{request_id}", b"", {"X-Albatros-Nonce": self.nonce})
+
     def result(self, document: dict[str, object]) -> None:
         """Report how the Job ended."""
         self._checked(self._json("POST", "/result", {"nonce": self.nonce, **document}))
@@ -173,7 +181,7 @@ class Server:
 
     def _once(self, method: str, path: str, body: bytes | Upload, headers: dict[str, str]) -> tuple[Answer, float]:
         connection = self._connection()
-        headers = {**headers, "Authorization": f"Bearer {self._token}"}
+        headers = {**headers, "Authorization": f"Bearer {self.token}"}
         if isinstance(body, bytes):
             connection.request(method, self._prefix + path, body, headers)
         else:

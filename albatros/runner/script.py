@@ -5,8 +5,10 @@ server sends no such order for what nobody trusted has pushed. Its secrets are a
 """
 
 import ctypes
+import json
 import os
 import shlex
+import sys
 from collections import deque
 
 from albatros.runner.children import Task
@@ -60,13 +62,30 @@ def _put_away_credentials(work: Work) -> None:
 def _environment(work: Work, nix: Nix, order: ScriptOrder) -> dict[str, str]:
     own = {"REPO_URL": order.repo_url, "COMMIT": work.order.repo.commit, "FLAVOR": order.flavor}
     own |= {name: value for name, value in (("BRANCH", order.branch), ("TAG", order.tag)) if value}
+    environment = work.environment()
     return {
-        **work.environment(),
+        **environment,
+        "PATH": f"{_own_programs(work)}:{environment['PATH']}",
         **{name: nix.environment[name] for name in NIX_VARIABLES},
         "HOME": work.folder("script-home"),
+        "ALBATROS_JOB": _job_file(work),
         "ALBATROS_SECRETS": work.write("secrets", secrets_file(order.secrets)),
         **own,
     }
+
+
+def _own_programs(work: Work) -> str:
+    """A directory with `alba`, which is this very zipapp."""
+    folder = work.folder("bin")
+    runner = [sys.executable, "-I", "-S", os.path.abspath(sys.argv[0]), "alba"]
+    work.write("bin/alba", f'#!/bin/sh\nexec {shlex.join(runner)} "$@"\n', 0o700)
+    return folder
+
+
+def _job_file(work: Work) -> str:
+    """What `alba` speaks to the server with: this Attempt's own token."""
+    server = work.server
+    return work.write("job", json.dumps({"url": server.url, "token": server.token, "nonce": server.nonce}))
 
 
 def secrets_file(secrets: dict[str, str]) -> str:

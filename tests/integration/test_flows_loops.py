@@ -75,7 +75,7 @@ class Runners:
 
 
 def loops_of(world: World, number: int) -> list[Loop]:
-    role = PublisherRole(world.assembler, world.publisher, ignore)
+    role = PublisherRole(world.assembler, world.script_images, world.publisher, ignore)
     steps = [(Topic.SCHEDULER, world.scheduler.step), (Topic.PUBLISHER, role.step), (Topic.PUBLISHER, role.step)]
     return [Loop(f"{number}-{topic}", world.signals, topic, step, 0.05) for topic, step in steps]
 
@@ -127,7 +127,7 @@ def test_two_servers_and_their_runners_finish_every_build_once(
 def test_a_publisher_assembles_then_pushes(database: Database, tmp_path: Path) -> None:
     world = one_registry(database, tmp_path)
     build = built(world)
-    role = PublisherRole(world.assembler, world.publisher, ignore)
+    role = PublisherRole(world.assembler, world.script_images, world.publisher, ignore)
     assert role.step()
     assert len(world.publications(build)) == 3
     assert role.step()
@@ -138,7 +138,7 @@ def test_a_publisher_assembles_then_pushes(database: Database, tmp_path: Path) -
 def test_a_registry_that_hangs_keeps_no_other_waiting(database: Database, tmp_path: Path) -> None:
     world = World(database, settings_of(tmp_path))
     first, second = assembled(world, "one"), assembled(world, "two")
-    role = PublisherRole(world.assembler, world.publisher, ignore)
+    role = PublisherRole(world.assembler, world.script_images, world.publisher, ignore)
     reached, let_go = threading.Event(), threading.Event()
 
     def hang(*_: str) -> None:
@@ -174,7 +174,7 @@ def test_a_lease_is_renewed_for_as_long_as_the_work_takes(
     monkeypatch.setattr("albatros.roles.RENEW_SECONDS", 0.01)
     world = one_registry(database, tmp_path)
     build = assembled(world)
-    role = PublisherRole(world.assembler, world.publisher, ignore)
+    role = PublisherRole(world.assembler, world.script_images, world.publisher, ignore)
 
     def slow(call: str, *_: str) -> None:
         if call == "hold":
@@ -196,7 +196,7 @@ def test_a_lost_lease_is_told(
     monkeypatch.setattr("albatros.roles.RENEW_SECONDS", 0.01)
     world = one_registry(database, tmp_path)
     build = built(world)
-    role = PublisherRole(world.assembler, world.publisher, ignore)
+    role = PublisherRole(world.assembler, world.script_images, world.publisher, ignore)
     commit = world.assembler._commit
 
     def slow(*args: object) -> None:

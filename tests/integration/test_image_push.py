@@ -162,6 +162,13 @@ def test_binaries_become_an_image(image: Command, tmp_path: Path, compression: s
             assert Remote(host, "hello").pull("v1", ARMV6) == program(ARMV6)
 
 
+def test_the_last_argument_is_the_destination_where_none_is_named(binary: Path, tmp_path: Path) -> None:
+    root = tmp_path / "registry"
+    assert cli.main(["container", "push", "-t", "hello:v1", str(binary), f"dir:{root}"]) == 0
+    with serve_directory(root) as host:
+        assert Remote(host, "hello").tags() == {"v1"}
+
+
 def test_a_dry_run_prints_no_reference(image: Command, binary: Path, tmp_path: Path) -> None:
     done = image("push", binary, "-t", "hello:v1", "--to", f"dir:{tmp_path / 'registry'}", "--dry-run")
     assert (done.code, done.out) == (0, "")

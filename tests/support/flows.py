@@ -11,7 +11,7 @@ from typing import cast
 from sqlalchemy import func, select, update
 
 from albatros.db.builds import NewBuild, create_build
-from albatros.db.models import Artifact, Attempt, Build, Event, Job, Publication, Repo
+from albatros.db.models import Artifact, Attempt, Build, Event, ImageRequest, Job, Publication, Repo
 from albatros.db.session import Database, now
 from albatros.db.signals import Signals
 from albatros.domain.references import Blob
@@ -22,6 +22,7 @@ from albatros.flows.assemble import Assembler
 from albatros.flows.dispatch import Dispatcher
 from albatros.flows.proofs import signing_key
 from albatros.flows.publish import Publisher
+from albatros.flows.script_images import ScriptImages
 from albatros.forges.base import CloneSource, Forge
 from albatros.images.publish import ignore
 from albatros.registries.base import Registry
@@ -91,6 +92,7 @@ class World:
         )
         self.scheduler = Scheduler(self.database, self.signals, self.dispatcher, self.executor, self.settings.limits)
         self.assembler = Assembler(self.database, self.store, self.signals, self.settings, holder, self.key)
+        self.script_images = ScriptImages(self.database, self.store, self.signals, self.settings, holder, self.key)
         self.publisher = self.publisher_of(holder)
 
     def publisher_of(self, holder: str) -> Publisher:
@@ -209,7 +211,7 @@ class World:
         """Let every lease have run out."""
         with self.database.write() as session:
             past = now() - timedelta(seconds=1)
-            for table in (Attempt, Build, Publication):
+            for table in (Attempt, Build, ImageRequest, Publication):
                 session.execute(update(table).where(table.lease_until.is_not(None)).values(lease_until=past))
 
 

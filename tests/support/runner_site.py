@@ -95,9 +95,9 @@ class Site:
 
 
 @contextmanager
-def serve_runner(database: Database, data: Path) -> Iterator[Site]:
-    """Answer calls until the block ends."""
-    world = World(database, settings_of(data, limits=LIMITS))
+def serve_runner(database: Database, data: Path, **changes: object) -> Iterator[Site]:
+    """Answer calls until the block ends; `changes` are to the settings."""
+    world = World(database, settings_of(data, limits=LIMITS, **changes))
     sock = bind("127.0.0.1:0")
     address = sock.getsockname()
     writer = Writer(database, world.signals)

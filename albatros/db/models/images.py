@@ -100,6 +100,43 @@ class ImageProof(Base):
     digest: Mapped[str] = mapped_column(String(80), primary_key=True)
 
 
+class ImageRequest(Base):
+    """An image that a script asked to have published, until it is a Publication or cannot be one."""
+
+    __tablename__ = "image_requests"
+    __table_args__ = (
+        UniqueConstraint("job_id", "key"),
+        Index(
+            "ix_image_requests_due",
+            "id",
+            postgresql_where=text("ended_at IS NULL"),
+            sqlite_where=text("ended_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    key: Mapped[str] = mapped_column(String(80))
+    """A digest of what was asked: asked twice, it is one request."""
+    registry_name: Mapped[str] = mapped_column("registry", ShortText)
+    name: Mapped[str] = mapped_column(ShortText)
+    """The image's name relative to the registry's URL."""
+    asked_name: Mapped[str] = mapped_column(ShortText)
+    tag: Mapped[str] = mapped_column(String(128))
+    required: Mapped[bool]
+    parts: Mapped[list[dict[str, str]]] = mapped_column(JSON)
+    """Files in the store, one for each platform or several: `file`, its name, and `digest`."""
+    message: Mapped[str] = mapped_column(LongText, default="")
+    image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id", ondelete="SET NULL"), index=True)
+    holder: Mapped[str | None] = mapped_column(String(64))
+    """The server that makes the image."""
+    lease_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+    job: Mapped[Job] = relationship(lazy="joined", innerjoin=True)
+
+
 class CachedLayer(Base):
     """What a layer's uncompressed bytes became under one codec, known per Repo."""
 
