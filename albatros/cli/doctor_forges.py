@@ -61,7 +61,7 @@ def _makes_its_own(forge: ForgeSettings) -> bool:
     """Whether runners clone with a credential that the forge makes for one repo."""
     from albatros.settings import ForgeKind
 
-    return forge.kind is ForgeKind.GITLAB and not forge.submodules
+    return (forge.kind is ForgeKind.GITLAB or bool(forge.app_id)) and not forge.submodules
 
 
 def _address(loaded: Settings, forge: ForgeSettings) -> Iterator[tuple[Verdict, str]]:

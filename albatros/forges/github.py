@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from albatros.domain.inbound import Head, Inbound, Pull, PullAction, RepoInfo
 from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, one_line, pull_number
@@ -17,7 +17,8 @@ from albatros.errors import ForgeError, UnauthorizedError
 from albatros.forges import payload, pulls
 from albatros.forges.answers import commit_of, described, heads_of
 from albatros.forges.base import CloneSource, CommitStatus, Permission, status_word
-from albatros.forges.rest import RestClient
+from albatros.forges.github_api import api_client, repo_path
+from albatros.forges.github_app import InstallationTokens
 from albatros.settings import ForgeSettings
 
 PAGE = 100
@@ -53,6 +54,9 @@ class GithubForge:
         self._secret = settings.webhook_secret.get_secret_value()
         self._clone_token = settings.cloning_token
         self._api = api_client(settings)
+        # A submodule is cloned with the same credential, and such a token reads one repo.
+        limited = settings.app_id and not settings.submodules
+        self._app_tokens = InstallationTokens(settings, self._api) if limited else None
 
     def close(self) -> None:
         """Close the connections to the API."""
@@ -123,9 +127,12 @@ class GithubForge:
 
     def clone_source(self, owner: str, name: str, *, credential: bool = True) -> CloneSource:
         url = f"{self._url}/{quote(owner, safe='')}/{quote(name, safe='')}.git"
-        if not credential or not self._clone_token:
+        if not credential:
             return CloneSource(url)
-        return CloneSource(url, "x-access-token", self._clone_token)
+        token = self._app_tokens.of(owner, name) if self._app_tokens is not None else None
+        if token is not None:
+            return CloneSource(url, token.username, token.password)
+        return CloneSource(url, "x-access-token", self._clone_token) if self._clone_token else CloneSource(url)
 
     def post_status(self, owner: str, name: str, status: CommitStatus) -> None:
         body = {
@@ -147,27 +154,9 @@ class GithubForge:
         raise ForgeError(f"{self.name}: {path} has more than {MAX_PAGES} pages; delete some branches or tags")
 
 
-def api_client(settings: ForgeSettings) -> RestClient:
-    """Calls the REST API with the configured token."""
-    headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
-    if token := settings.token.get_secret_value():
-        headers["Authorization"] = f"Bearer {token}"
-    return RestClient(settings.name, api_address(settings.url.rstrip("/")), headers)
-
-
-def api_address(url: str) -> str:
-    """Where the REST API of a GitHub is."""
-    return "https://api.github.com" if urlsplit(url).hostname == "github.com" else f"{url}/api/v3"
-
-
 def context_of(context: str) -> str:
     """A context that no other of ours becomes when its case is ignored."""
     if context == context.lower():
         return context
     mark = hashlib.sha256(context.encode("utf-8", "replace")).hexdigest()[:6]
     return f"{context[:CONTEXT_LENGTH]} [{mark}]"
-
-
-def repo_path(owner: str, name: str) -> str:
-    """Where a repo is below the API."""
-    return f"/repos/{quote(owner, safe='')}/{quote(name, safe='')}"

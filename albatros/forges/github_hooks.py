@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from albatros.errors import ForgeError, ForgeUnavailableError
 from albatros.forges import payload
-from albatros.forges.github import api_client, repo_path
+from albatros.forges.github_api import api_client, repo_path
 from albatros.forges.rest_hooks import Json, RestHooks, missing_events
 from albatros.settings import ForgeSettings
 

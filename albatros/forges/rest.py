@@ -27,6 +27,7 @@ MAX_REMEMBERED = 200
 MAX_REMEMBERED_BYTES = 256 << 10
 """Of one answer; together they are at most 50 MiB, and far less as a rule."""
 MAX_WAIT = 3600.0
+NO_HEADERS: Mapping[str, str] = {}
 _LATER = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 
 
@@ -48,11 +49,16 @@ class RestClient:
         self._lock = threading.Lock()
         self._remembered: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
 
-    def get(self, path: str, missing: Collection[int] = (HTTPStatus.NOT_FOUND,)) -> object:
+    def get(
+        self,
+        path: str,
+        missing: Collection[int] = (HTTPStatus.NOT_FOUND,),
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> object:
         """The JSON at a path; None when the answer is one of `missing`. Raises ForgeError or ForgeUnavailableError."""
         with self._lock:
             etag, known = self._remembered.get(path, ("", b""))
-        answer = self._call("GET", path, None, {"If-None-Match": etag} if etag else {})
+        answer = self._call("GET", path, None, {**headers, **({"If-None-Match": etag} if etag else {})})
         if answer.status == HTTPStatus.NOT_MODIFIED and etag:
             return self._decode(path, known)
         if answer.status in missing:
@@ -61,16 +67,16 @@ class RestClient:
         self._remember(path, answer)
         return self._decode(path, answer.body)
 
-    def post(self, path: str, body: Mapping[str, object]) -> object:
+    def post(self, path: str, body: Mapping[str, object], headers: Mapping[str, str] = NO_HEADERS) -> object:
         """Send JSON and return the JSON answer. Raises ForgeError or ForgeUnavailableError."""
-        return self._send("POST", path, body)
+        return self._send("POST", path, body, headers)
 
     def patch(self, path: str, body: Mapping[str, object]) -> object:
         """Change what is at a path and return the JSON answer. Raises ForgeError or ForgeUnavailableError."""
-        return self._send("PATCH", path, body)
+        return self._send("PATCH", path, body, NO_HEADERS)
 
-    def _send(self, method: str, path: str, body: Mapping[str, object]) -> object:
-        answer = self._call(method, path, body, {})
+    def _send(self, method: str, path: str, body: Mapping[str, object], headers: Mapping[str, str]) -> object:
+        answer = self._call(method, path, body, headers)
         self._check(method, path, answer)
         return self._decode(path, answer.body)
 

@@ -66,6 +66,8 @@ class ForgeSettings(Section):
     )
     oauth_client_id: str = Field("", description="lets people log in with this forge: the id of an OAuth2 application")
     oauth_client_secret: SecretStr = Field(SecretStr(""), description="secret of the OAuth2 application")
+    app_id: str = Field("", description="GitHub: the id of a GitHub App, which makes what runners clone with")
+    app_key: SecretStr = Field(SecretStr(""), description="private key (PEM) of the GitHub App")
     repos: tuple[str, ...] = Field((), description="globs of owner/name that may build")
     scripts: tuple[str, ...] = Field(
         (), description="globs of owner/name whose `.albatros` runs, outside of any sandbox; default: none"
@@ -85,6 +87,14 @@ class ForgeSettings(Section):
         if len(value.get_secret_value()) < 6:
             raise ValueError("webhook_secret must have at least 6 characters: anybody could sign with a shorter one")
         return value
+
+    @model_validator(mode="after")
+    def _app_is_whole(self) -> ForgeSettings:
+        if bool(self.app_id) != bool(self.app_key.get_secret_value()):
+            raise ValueError("app_id and app_key belong together: set both, or neither")
+        if self.app_id and self.kind is not ForgeKind.GITHUB:
+            raise ValueError("app_id is a GitHub App's: take it away, or set kind to github")
+        return self
 
     @model_validator(mode="after")
     def _login_is_whole(self) -> ForgeSettings:
@@ -242,7 +252,7 @@ class Settings(Section):
         """Every secret value, for masking in logs."""
         found: list[SecretStr] = []
         for forge in self.forges:
-            found += [forge.token, forge.clone_token, forge.webhook_secret, forge.oauth_client_secret]
+            found += [forge.token, forge.clone_token, forge.webhook_secret, forge.oauth_client_secret, forge.app_key]
             found += forge.flake_tokens.values()
         found += [registry.password for registry in self.registries]
         found += [self.signing.key, self.signing.passphrase, self.nomad.token]

@@ -13,6 +13,7 @@ from albatros.errors import ForgeError, ForgeUnavailableError
 from albatros.forges import gitlab_clone
 from albatros.forges.base import CloneSource
 from albatros.forges.gitlab import GitlabForge
+from albatros.forges.gitlab_clone import DeployTokens
 from albatros.settings import ForgeKind, ForgeSettings
 from tests.support.fake_forge import FakeRepo
 from tests.support.fake_gitlab import FakeGitlab, fake_gitlab
@@ -89,6 +90,7 @@ def test_a_new_token_takes_the_place_of_ended_ones(
     tokens[4] = {**ended, "id": 4, "expires_at": "never"}
     tokens[5] = {**ended, "id": "5"}
     monkeypatch.setattr(gitlab_clone, "LIFE", timedelta(0))
+    monkeypatch.setattr(DeployTokens, "use", timedelta(0))
     for _ in range(2):
         assert forge.clone_source("alba", "hello").password == "gldt-6-of-tests"
     assert asked(fake, "POST") == 2
@@ -113,13 +115,13 @@ def test_where_gitlab_makes_none_runners_get_the_clone_token_and_it_is_said_once
         source = forge.clone_source("alba", "hello")
         assert (source.username, source.password) == ("oauth2", "may-read-all")
     assert asked(fake, "POST") == 1
-    monkeypatch.setattr(gitlab_clone, "LIFE", timedelta(0))
+    monkeypatch.setattr(DeployTokens, "use", timedelta(0))
     fresh = GitlabForge(settings(fake.url, fake.token))
     for _ in range(3):
         fresh.clone_source("alba", "hello")
     fresh.close()
     assert asked(fake, "POST") == 4, "once the hour is over it is asked again"
-    said = [record for record in caplog.records if "no deploy token" in record.getMessage()]
+    said = [record for record in caplog.records if "no token for clones" in record.getMessage()]
     assert len(said) == 2, "by each process once"
 
 
