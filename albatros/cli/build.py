@@ -135,6 +135,7 @@ def _print_build(build: BuildDetail) -> None:
             ("build", build["id"]),
             ("repo", f"{_repo(build)} #{build['number']}"),
             ("ref", build["ref"]),
+            ("flavor", build["flavor"]),
             ("commit", build["commit"]),
             ("title", build["title"]),
             ("author", build["author"]),

@@ -1,8 +1,8 @@
 """Takes secrets out of a Job's log before anything of it is kept, however it was cut into pieces.
 
-Looked for are the values, the lines of those that have several, and the values in base64 (at all three alignments, in
-both alphabets), in JSON and in URLs. A line break may stand anywhere inside, with the indentation and the builder's
-name that the next line begins with.
+Looked for are the values and the lines of those that have several, both also in base64 (at all three alignments, in
+both alphabets), and the values in JSON and in URLs. A line break may stand anywhere inside, with the indentation and
+the builder's name that the next line begins with.
 """
 
 import json
@@ -16,6 +16,9 @@ SHORTEST = 6
 """Shorter values, and lines of values, would mask ordinary words."""
 SHOWN = 3
 """So many bytes that may begin a secret are shown at once; where more of it came, they wait for what follows."""
+ANCHOR = SHOWN + 1
+FEW = 32
+"""Up to so many beginnings are looked for one after the other, which is done in C; more of them in one pass."""
 _BREAK = re.compile(rb"[\r\n]{1,4}(?:[\w.+?=-]{1,200}> )?[ \t]{0,64}")
 
 
@@ -23,7 +26,10 @@ class Masker:
     """A stream without its secrets: pieces go in, and come out as far as they are known to begin none."""
 
     def __init__(self, secrets: list[str]) -> None:
-        self._forms = sorted({form for secret in secrets for form in _forms(secret)})
+        self._forms: dict[bytes, list[bytes]] = {}
+        """By their first bytes."""
+        for form in sorted({form for secret in secrets for form in _forms(secret)}):
+            self._forms.setdefault(form[:ANCHOR], []).append(form)
         self._raw = b""
         self._sent = 0
         """How much of `_raw` has come out: it is kept for what it may be the beginning of."""
@@ -34,13 +40,14 @@ class Masker:
             return data
         self._raw += data
         flat, places = _flatten(self._raw)
-        held = places.raw(self._held_from(flat))
-        return self._tell(flat, places, held, keep_from=min(held, places.raw(len(flat) - SHOWN)))
+        found = self._anchors(flat)
+        held = places.raw(self._held_from(flat, found))
+        return self._tell(self._found(flat, places, found), held, keep_from=min(held, places.raw(len(flat) - SHOWN)))
 
     def flush(self) -> bytes:
         """The rest of the stream; what is fed then begins another one."""
         end = len(self._raw)
-        return self._tell(*_flatten(self._raw), end, keep_from=end)
+        return self._tell(self._found(*_flatten(self._raw)), end, keep_from=end)
 
     def whole(self, text: str) -> str:
         """A text of its own, masked."""
@@ -50,10 +57,10 @@ class Masker:
             at = stop
         return b"".join([*told, data[at:]]).decode("utf-8", "replace")
 
-    def _tell(self, flat: bytes, places: "_Places", end: int, *, keep_from: int) -> bytes:
+    def _tell(self, found: list[tuple[int, int]], end: int, *, keep_from: int) -> bytes:
         """Give out the raw stream up to `end`, or to the end of a secret that reaches beyond it."""
         told = []
-        for start, stop in self._found(flat, places):
+        for start, stop in found:
             if stop <= self._sent or start >= end:
                 continue
             told += [self._raw[self._sent : start], MASK]
@@ -62,14 +69,24 @@ class Masker:
         self._raw, self._sent = self._raw[keep_from:], max(self._sent, end) - keep_from
         return b"".join(told)
 
-    def _found(self, flat: bytes, places: "_Places") -> list[tuple[int, int]]:
+    def _anchors(self, flat: bytes) -> list[int]:
+        """Where something begins as a secret does, in order."""
+        if len(self._forms) > FEW:
+            return [at for at in range(len(flat) - ANCHOR + 1) if flat[at : at + ANCHOR] in self._forms]
+        found = []
+        for anchor in self._forms:
+            at = flat.find(anchor)
+            while at >= 0:
+                found.append(at)
+                at = flat.find(anchor, at + 1)
+        return sorted(found)
+
+    def _found(self, flat: bytes, places: "_Places", anchors: list[int] | None = None) -> list[tuple[int, int]]:
         """Where secrets are in the raw stream, in order; what overlaps is one."""
         found = []
-        for form in self._forms:
-            at = flat.find(form)
-            while at >= 0:
-                found.append((places.raw(at), places.raw(at + len(form) - 1) + 1))
-                at = flat.find(form, at + 1)
+        for at in self._anchors(flat) if anchors is None else anchors:
+            here = [form for form in self._forms[flat[at : at + ANCHOR]] if flat.startswith(form, at)]
+            found += [(places.raw(at), places.raw(at + len(form) - 1) + 1) for form in here]
         merged: list[tuple[int, int]] = []
         for start, stop in sorted(found):
             if merged and start <= merged[-1][1]:
@@ -78,17 +95,14 @@ class Masker:
                 merged.append((start, stop))
         return merged
 
-    def _held_from(self, flat: bytes) -> int:
+    def _held_from(self, flat: bytes, anchors: list[int]) -> int:
         """Where the first beginning of a secret stands that the stream may go on with; its end without one."""
-        first = len(flat)
-        for form in self._forms:
-            anchor = form[: SHOWN + 1]
-            at = flat.find(anchor, max(0, len(flat) - len(form) + 1))
-            while 0 <= at < first:
-                if form.startswith(flat[at:]):
-                    first = at
-                at = flat.find(anchor, at + 1)
-        return first
+        for at in anchors:
+            left = len(flat) - at
+            forms = self._forms[flat[at : at + ANCHOR]]
+            if any(len(form) > left and form.startswith(flat[at:]) for form in forms):
+                return at
+        return len(flat)
 
 
 class _Places:
@@ -125,7 +139,9 @@ def _forms(secret: str) -> set[bytes]:
     """How a secret may stand in a log, flattened."""
     forms = {secret, *(line.strip() for line in secret.splitlines()), json.dumps(secret)[1:-1]}
     forms |= {json.dumps(secret, ensure_ascii=False)[1:-1], quote(secret), quote(secret, "")}
-    written = {form.encode("utf-8", "replace") for form in forms} | _in_base64(secret.encode("utf-8", "replace"))
+    written = {form.encode("utf-8", "replace") for form in forms}
+    for part in {secret, *secret.splitlines()}:
+        written |= _in_base64(part.encode("utf-8", "replace"))
     return {flat for flat in (_flatten(form)[0] for form in written) if len(flat) >= SHORTEST}
 
 

@@ -122,3 +122,23 @@ def test_a_text_of_its_own_is_masked(secret: str) -> None:
     masker = Masker([secret])
     assert secret not in masker.whole(f"error: {secret[:3]}\n{secret[3:]} and {secret}")
     assert masker.whole("nothing\nhere") == "nothing\nhere" or secret in "nothinghere"
+
+
+MANY = "\n".join(f"line-{number:04d}-{number * 7919 % 10007:05d}" for number in range(1000))
+LONG = Masker([MANY])
+
+
+@given(st.integers(0, 999), st.sampled_from([str.encode, lambda line: base64.b64encode(line.encode())]), noise, sizes)
+def test_every_line_of_a_long_secret_is_masked_also_in_base64(
+    number: int, form: Callable[[str], bytes], before: bytes, sizes: list[int]
+) -> None:
+    shown = form(MANY.splitlines()[number])
+    told = through(LONG, cut(before + b"\n" + shown + b" and what follows\n", sizes))
+    assert shown.rstrip(b"=")[:-1] not in told
+    assert MASK in told
+    assert told.endswith(b" and what follows\n")
+
+
+@given(st.lists(noise, max_size=8))
+def test_what_holds_nothing_of_a_long_secret_comes_out_as_it_was(pieces: list[bytes]) -> None:
+    assert through(LONG, pieces) == b"".join(pieces)
