@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from albatros.cli.doctor_forges import Finding, Verdict
 from albatros.cli.doctor_forges import check as check_reach
+from albatros.cli.doctor_nomad import check as check_nomad
 from albatros.errors import AlbatrosError, ConfigError
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def _server(loaded: Settings) -> Iterator[Finding]:
 
     yield _try("database", lambda: _database(loaded.database_url))
     yield _try("store", lambda: _store(loaded))
+    if loaded.executor.kind == "nomad":
+        yield from check_nomad(loaded.nomad)
     for forge in loaded.forges:
         adapter = bootstrap.build_forge(forge)
         yield _try(f"forge {forge.name}", partial(_forge, adapter))

@@ -25,7 +25,7 @@ class Figures:
     builds: Mapping[str, int]
     jobs: Mapping[str, int]
     publications: Mapping[str, int]
-    attempts_open: int
+    attempts_open: Mapping[str, int]
     statuses_due: int
     statuses_lag: float
     """How long the oldest commit status that is due waits."""
@@ -41,12 +41,13 @@ def gather(session: Session) -> Figures:
         select(func.min(StatusReport.next_try_at), func.count()).where(StatusReport.sent < StatusReport.version)
     ).one()
     queued = select(func.min(Job.created_at)).where(Job.state == JobState.QUEUED, Job.ended_at.is_(None))
-    opened = select(func.count()).select_from(Attempt).where(Attempt.state.in_(OPEN_ATTEMPTS))
+    opened = select(Attempt.state, func.count()).where(Attempt.state.in_(OPEN_ATTEMPTS)).group_by(Attempt.state)
+    attempts = dict(session.execute(opened).all())
     return Figures(
         builds=_by_state(session, Build.state, BuildState),
         jobs=_by_state(session, Job.state, JobState),
         publications=_by_state(session, Publication.state, PublicationState),
-        attempts_open=session.scalar(opened) or 0,
+        attempts_open={state.value: attempts.get(state, 0) for state in OPEN_ATTEMPTS},
         statuses_due=due,
         statuses_lag=_age(late, at),
         queue_age=_age(session.scalar(queued), at),

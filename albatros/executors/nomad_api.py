@@ -61,6 +61,7 @@ class NomadApi:
         self._token = settings.token.get_secret_value()
         self._preferred = 0
         self._local = threading.local()
+        self._opened: list[Endpoints] = []
         headers = {"X-Nomad-Token": self._token} if self._token else {}
         self._params = {"namespace": settings.namespace, **({"region": settings.region} if settings.region else {})}
         timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
@@ -186,6 +187,8 @@ class NomadApi:
     def close(self) -> None:
         """Let go of every connection."""
         self._http.close()
+        for endpoints in self._opened:
+            endpoints.close()
 
     def _rows(self, what: str, path: str, params: Mapping[str, str]) -> Iterator[Document]:
         return (row for page in self._pages(what, path, params) for row in page.rows)
@@ -227,6 +230,7 @@ class NomadApi:
             found = self._local.endpoints = {}
         if address not in found:
             found[address] = Endpoints(self._settings, address)
+            self._opened.append(found[address])
         return found[address]
 
     def _anywhere(self, what: str, ask: Callable[[str], T]) -> T:

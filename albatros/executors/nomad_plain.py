@@ -82,6 +82,7 @@ class Endpoints:
     """The endpoints of python-nomad at one address; for one thread."""
 
     def __init__(self, settings: NomadSettings, address: str) -> None:
+        self._session = _BoundedSession()
         token = settings.token.get_secret_value()
         options = {
             "address": address,
@@ -91,13 +92,17 @@ class Endpoints:
             "verify": settings.ca_file or _system_certificates(),
             "cert": (settings.cert_file, settings.key_file) if settings.cert_file else (),
             "region": settings.region or None,
-            "session": _BoundedSession(),
+            "session": self._session,
         }
         self.jobs = cast("_Jobs", api.Jobs(**options))
         self.job = cast("_Job", api.Job(**options))
         self.node = cast("_Node", api.Node(**options))
         self.variable = cast("_Variable", api.Variable(**options))
         self.acl = cast("_Acl", api.Acl(**options))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._session.close()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from albatros.db.models import Artifact, Attempt, Job
 from albatros.domain.states import OPEN_ATTEMPTS, JobState, is_end
 from albatros.http.build_views import ArtifactLine, artifact_lines, platform_of
 from albatros.http.logtext import MAX_LINES, NOTHING, LogWindow
+from albatros.http.placement import Placement, placement_of
 from albatros.http.views import Moment, StateView, duration, format_bytes, moment, repo_path, state_view
 
 _HINTS = {
@@ -36,6 +37,7 @@ class AttemptLine:
     nix_version: str
     created: Moment
     duration: str
+    placement: Placement | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +110,20 @@ def job_page(
         drv_path=job.drv_path or "",
         state=state_view(job.state),
         running=not is_end(job.state),
-        reason=job.message or _HINTS[job.state],
+        reason=job.message or _waits(attempts) or _HINTS[job.state],
         created=moment(job.created_at, now),
         duration=duration(job.started_at, job.ended_at, now),
         needs=tuple(NeedLine(need.id, need.name, state_view(need.state)) for need in needs),
         attempts=tuple(_attempt(attempt, now) for attempt in attempts),
         artifacts=artifact_lines(artifacts),
     )
+
+
+def _waits(attempts: Sequence[Attempt]) -> str:
+    """Why the open Attempt has no place yet; empty when it has one."""
+    places = (placement_of(attempt) for attempt in attempts if attempt.state in OPEN_ATTEMPTS)
+    waits = next((place.waits for place in places if place is not None), "")
+    return f"It waits for a place: {waits}." if waits else ""
 
 
 def _attempt(attempt: Attempt, now: datetime) -> AttemptLine:
@@ -128,6 +137,7 @@ def _attempt(attempt: Attempt, now: datetime) -> AttemptLine:
         nix_version=attempt.nix_version,
         created=moment(attempt.created_at, now),
         duration=duration(attempt.claimed_at, attempt.ended_at, now),
+        placement=placement_of(attempt),
     )
 
 

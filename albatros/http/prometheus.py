@@ -25,7 +25,9 @@ class Metric:
 
 BUILDS = Metric("albatros_builds", "gauge", "Builds by state.", "state")
 JOBS = Metric("albatros_jobs", "gauge", "Jobs by state.", "state")
-ATTEMPTS = Metric("albatros_attempts_open", "gauge", "Attempts that are not closed.")
+ATTEMPTS = Metric(
+    "albatros_attempts_open", "gauge", "Attempts that are not closed; those submitted wait for a place.", "state"
+)
 PUBLICATIONS = Metric("albatros_publications", "gauge", "Publications by state.", "state")
 ACCEPTED = Metric("albatros_webhooks_accepted_total", "counter", "Deliveries that were recorded.", "forge")
 REFUSED = Metric("albatros_webhooks_refused_total", "counter", "Webhooks without a good signature.", "forge")
@@ -61,7 +63,7 @@ def render(figures: Figures, *, streams: int, version: str) -> str:
     values: Mapping[Metric, Mapping[str, float]] = {
         BUILDS: figures.builds,
         JOBS: figures.jobs,
-        ATTEMPTS: {"": figures.attempts_open},
+        ATTEMPTS: figures.attempts_open,
         PUBLICATIONS: figures.publications,
         ACCEPTED: _of_forges(figures.counters, "webhooks_accepted."),
         REFUSED: _of_forges(figures.counters, "webhooks_refused."),

@@ -109,6 +109,27 @@ class JobSummary(_Out):
     ended_at: Time | None
 
 
+class PlacementEventOut(_Out):
+    """One thing that happened to an attempt, in its executor's words."""
+
+    at: str
+    kind: str
+    message: str
+
+
+class PlacementOut(_Out):
+    """Where an executor has an attempt, in its own words."""
+
+    job: str
+    allocation: str
+    node: str
+    state: str
+    waits: str = Field(description="why it has no place yet")
+    description: str
+    url: str = Field(description="the executor's own page about it")
+    events: list[PlacementEventOut]
+
+
 class AttemptOut(_Out):
     """One try at a job."""
 
@@ -119,6 +140,8 @@ class AttemptOut(_Out):
     message: str
     executor: str
     host: str
+    allocation: str = Field(description="what Nomad calls the run that claimed it; empty on other executors")
+    placement: PlacementOut | None = Field(None, description="what a cluster said last of where it is")
     nix_version: str
     log_bytes: int
     created_at: Time

@@ -8,6 +8,8 @@ from albatros.runner.logstream import LogStream
 from albatros.runner.order import Order
 from albatros.runner.protocol import Server
 
+FALLBACK_PATH = "/usr/local/bin:/usr/bin:/bin:/nix/var/nix/profiles/default/bin:/run/current-system/sw/bin"
+
 
 class Work(NamedTuple):
     """One Attempt under way. `nix_remote` is the Nix store to use, as NIX_REMOTE takes it."""
@@ -41,7 +43,8 @@ class Work(NamedTuple):
         """The least environment that git and Nix need; nothing of the runner's own reaches them."""
         kept = ("PATH", "HOME", "LANG", "SSL_CERT_FILE", "NIX_SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy")
         environment = {key: os.environ[key] for key in kept if key in os.environ}
-        environment.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
+        # What started us may know nothing of Nix, such as a Nomad agent out of systemd.
+        environment["PATH"] = f"{environment.get('PATH', '')}:{FALLBACK_PATH}".strip(":")
         environment.setdefault("HOME", self.directory)
         # Nix ends with "cannot figure out user name" for a user id without an entry in the user database.
         environment["USER"] = os.environ.get("USER") or "albatros"

@@ -92,6 +92,8 @@ class NomadSettings(Section):
 
     @model_validator(mode="after")
     def _parts_belong_together(self) -> NomadSettings:
+        if self.ui_url and urlsplit(self.ui_url).scheme not in {"http", "https"}:
+            raise ValueError("nomad.ui_url is no http:// or https:// URL")
         for address in self.addresses:
             parts = urlsplit(address)
             if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query:

@@ -1,13 +1,13 @@
 """What every executor promises, on the local one, on a Nomad, and on the fake that other tests use."""
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
+import httpx
 import pytest
 
 from albatros.domain.states import AttemptState, Reason
@@ -15,12 +15,13 @@ from albatros.errors import ExecutorError
 from albatros.executors.base import Executor, RunnerEnded, StartOrder
 from albatros.executors.local import LocalExecutor
 from albatros.settings import ExecutorSettings
-from tests.services.nomad import NomadServer
 from tests.support.fake_executor import EXITS, SLEEPS, FakeExecutor, FakeMachine
 from tests.support.nomad_place import open_nomad, serve_zipapp
+from tests.support.nomad_worlds import RealWorld, SimulatedWorld, nomad_world
 from tests.support.zipapps import OBEDIENT, open_directory, zipapp
 
 T = TypeVar("T")
+World = RealWorld | SimulatedWorld
 SERVER_ID = "5e7f3a10"
 
 
@@ -102,7 +103,7 @@ def fake_place(_: pytest.FixtureRequest) -> Iterator[Place]:
 
 
 class NomadPlace(Ids):
-    def __init__(self, nomad: NomadServer, url: str) -> None:
+    def __init__(self, nomad: World, url: str) -> None:
         super().__init__()
         self._nomad = nomad
         self.url = url
@@ -114,29 +115,62 @@ class NomadPlace(Ids):
         return executor
 
     def wait_ready(self, attempt_id: str) -> None:
-        allocations = f"/v1/job/alb-{attempt_id}/allocations"
-        wait_for(lambda: '"ClientStatus":"running"' in self._nomad.call("GET", allocations)[1] or None)
-        (found,) = json.loads(self._nomad.call("GET", allocations)[1])
-        ready = f"/v1/client/fs/stat/{found['ID']}?path=/executor/local/ready"
-        wait_for(lambda: self._nomad.call("GET", ready)[0] == 200 or None)
+        path = f"/v1/job/alb-{attempt_id}/allocations"
+
+        def running() -> str | None:
+            found = cast("list[dict[str, str]]", self._get(path).json())
+            return next((one["ID"] for one in found if one["ClientStatus"] == "running"), None)
+
+        log = f"/v1/client/fs/logs/{wait_for(running)}?task=executor&type=stdout&plain=true"
+        wait_for(lambda: "ready" in self._get(log).text or None)
+
+    def _get(self, path: str) -> httpx.Response:
+        return httpx.get(self._nomad.url + path, headers={"X-Nomad-Token": self._nomad.token}, timeout=60)
 
     def end(self) -> None:
         for executor in self._opened:
             executor.close()
+        last = open_nomad(self._nomad.url, self._nomad.token, zipapp(OBEDIENT), self.first)
         for attempt_id in (self.first, self.second):
-            self._nomad.call("DELETE", f"/v1/job/alb-{attempt_id}")
+            last.stop(attempt_id, kill=True)
+        last.close()
 
 
 @contextmanager
-def nomad_place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    nomad = request.getfixturevalue("nomad_dev")
+def simulated_place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    with nomad_place(request.getfixturevalue("simulated_nomad")) as place:
+        yield place
+
+
+@contextmanager
+def real_place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    with nomad_place(request.getfixturevalue("real_nomad")) as place:
+        yield place
+
+
+@contextmanager
+def nomad_place(nomad: World) -> Iterator[Place]:
     with serve_zipapp(zipapp(OBEDIENT)) as url:
         place = NomadPlace(nomad, url)
         yield place
         place.end()
 
 
-@pytest.fixture(params=[local_place, fake_place, nomad_place], ids=["local", "fake", "nomad-real"])
+@pytest.fixture(scope="module")
+def simulated_nomad() -> Iterator[World]:
+    with nomad_world("simulated", clients=1) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def real_nomad() -> Iterator[World]:
+    with nomad_world("real", clients=1) as world:
+        yield world
+
+
+@pytest.fixture(
+    params=[local_place, fake_place, simulated_place, real_place], ids=["local", "fake", "simulated", "real"]
+)
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     with request.param(request) as opened:
         yield opened

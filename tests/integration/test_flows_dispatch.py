@@ -9,8 +9,8 @@ from sqlalchemy import select, update
 from albatros.db.models import Attempt
 from albatros.db.session import Database, now
 from albatros.domain.states import AttemptState, BuildState, JobState, Reason
-from albatros.errors import ExecutorError, ExecutorUnavailableError
-from albatros.executors.base import Slots, StartOrder
+from albatros.errors import ExecutorError, ExecutorUnavailableError, NoCapacityError
+from albatros.executors.base import RunnerPlaced, Slots, StartOrder
 from albatros.flows import plan, settle
 from albatros.flows.cancel import cancel
 from albatros.flows.dispatch import Dispatcher, attempt_token, token_hash
@@ -275,3 +275,58 @@ def test_a_runner_that_should_stop_is_told_once_by_the_executor_too(world: World
     world.scheduler.step()
     world.scheduler.step()
     assert told == [runner.attempt_id]
+
+
+def test_an_attempt_that_waits_for_a_place_is_not_given_up(world: World) -> None:
+    """Its executor says that it waits, and why: its time to claim begins anew, and the page can say so."""
+    world.build()
+    runner = world.dispatch_one()
+    world.lapse()
+    world.machine.ended.append(RunnerPlaced(runner.attempt_id, waits=True, facts={"waits": "no memory left"}))
+    world.scheduler.step()
+    attempt = runner.attempt()
+    assert (attempt.state, attempt.placement) == (AttemptState.SUBMITTED, {"waits": "no memory left"})
+    assert "attempt.placed" in world.events(attempt.job.build_id)
+
+
+def test_a_place_gives_a_claimed_attempt_no_more_time(world: World) -> None:
+    """A runner that fell silent is lost by its lease, whatever its executor believes."""
+    world.build()
+    runner = world.dispatch_one()
+    runner.claim()
+    world.lapse()
+    world.machine.ended.append(RunnerPlaced(runner.attempt_id, waits=True, facts={"state": "running"}))
+    world.scheduler.step()
+    attempt = runner.attempt()
+    assert (attempt.state, attempt.reason) == (AttemptState.LOST, Reason.NODE_LOST)
+    assert attempt.placement == {"state": "running"}
+
+
+def test_what_will_have_no_place_is_not_tried_again(world: World) -> None:
+    def refuse(order: StartOrder) -> str:
+        raise NoCapacityError("0 of 3 nodes have nix_sandbox=true")
+
+    build = world.build(trusted=False)
+    world.executor.start = refuse  # type: ignore[method-assign]  # a cluster that lacks something
+    world.dispatcher.dispatch_due()
+    ended = world.of(build)
+    assert (ended.state, ended.reason) == (BuildState.ERRORED, Reason.NO_CAPACITY)
+    assert ended.message.count("nix_sandbox") == 1
+
+
+def test_an_executor_that_cannot_be_told_to_stop_is_told_later(world: World) -> None:
+    build = world.build()
+    runner = world.dispatch_one()
+    runner.claim()
+    cancel(world.database, world.signals, build, by="me")
+    stop = world.executor.stop
+
+    def keep_silent(attempt_id: str, *, kill: bool) -> None:
+        raise ExecutorUnavailableError("the cluster does not answer")
+
+    world.executor.stop = keep_silent  # type: ignore[method-assign]  # a cluster that is away
+    world.scheduler.step()
+    assert world.executor.alive() == {runner.attempt_id}
+    world.executor.stop = stop  # type: ignore[method-assign]  # it is back
+    world.scheduler.step()
+    assert world.executor.alive() == frozenset()

@@ -3,13 +3,16 @@
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeVar
 
 from albatros.executors.nomad import NomadExecutor
 from albatros.executors.nomad_job import RunnerSource
 from albatros.settings import NomadSettings
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -42,6 +45,12 @@ def open_nomad(url: str, token: str, zipapp: bytes, installation: str = "tests",
     document = {"addresses": [url], "token": token, "without_acl": not token, "cpu_mhz": 50, "memory_mb": 64, **changes}
     source = RunnerSource(hashlib.sha256(zipapp).hexdigest(), "")
     executor = NomadExecutor(NomadSettings.model_validate(document), source, installation)
-    while not executor.slots():
-        time.sleep(0.02)
+    wait_until(lambda: executor.slots() or None)
     return executor
+
+
+def wait_until(ask: Callable[[], T | None]) -> T:
+    """The first answer that is not None; the test's timeout ends a wait for nothing."""
+    while (answer := ask()) is None:
+        time.sleep(0.02)
+    return answer

@@ -20,6 +20,7 @@ if word == "exit 3":
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: sys.exit(0))
 open(os.path.join(os.environ["ALBATROS_WORKDIR"], "ready"), "w").close()
+print("ready", flush=True)
 while True:
     time.sleep(1)
 """

@@ -11,11 +11,11 @@ from albatros.db import logs, pages, queries
 from albatros.db.models import Attempt
 from albatros.db.sight import ALL
 from albatros.errors import NotFoundError
-from albatros.http.api.shapes import artifact_out
+from albatros.http.api.shapes import artifact_out, attempt_out
 from albatros.http.deps import AppContext, Context, Reader
 from albatros.http.params import JobId
 from albatros.http.ranges import Content, answer
-from albatros.http.schemas import AttemptOut, BuildSummary, JobDetail, JobSummary
+from albatros.http.schemas import BuildSummary, JobDetail, JobSummary
 
 router = APIRouter(prefix="/api/v1", tags=["jobs"])
 MAX_ARTIFACTS = 500
@@ -35,7 +35,7 @@ def show_job(context: Context, caller: Reader, job_id: JobId) -> JobDetail:
         **JobSummary.model_validate(job).__dict__,
         build=BuildSummary.model_validate(job.build),
         needs=[one.id for one in needs],
-        attempts=[AttemptOut.model_validate(attempt) for attempt in attempts],
+        attempts=[attempt_out(attempt) for attempt in attempts],
         artifacts=[artifact_out(artifact) for artifact in artifacts],
     )
 

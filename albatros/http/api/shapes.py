@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from albatros.db.models import Artifact, Build, Image, Publication, Repo, StatusReport
+from albatros.db.models import Artifact, Attempt, Build, Image, Publication, Repo, StatusReport
 from albatros.db.queries import DeliveryRow
 from albatros.domain.states import is_end
 from albatros.flows.allowed import is_allowed
+from albatros.http.placement import placement_of
 from albatros.http.schemas import (
     ArtifactOut,
+    AttemptOut,
     BuildSummary,
     DeliveryOut,
     ImageOut,
+    PlacementOut,
     PublicationOut,
     RepoName,
     RepoOut,
@@ -51,6 +54,27 @@ def artifact_out(artifact: Artifact) -> ArtifactOut:
         store_path=artifact.store_path,
         nar_hash=artifact.nar_hash,
         created_at=artifact.created_at,
+    )
+
+
+def attempt_out(attempt: Attempt) -> AttemptOut:
+    """An Attempt with its place."""
+    place = placement_of(attempt)
+    return AttemptOut(
+        id=attempt.id,
+        number=attempt.number,
+        state=attempt.state,
+        reason=attempt.reason,
+        message=attempt.message,
+        executor=attempt.executor,
+        host=attempt.host,
+        allocation=attempt.allocation,
+        placement=PlacementOut.model_validate(place) if place is not None else None,
+        nix_version=attempt.nix_version,
+        log_bytes=attempt.log_bytes,
+        created_at=attempt.created_at,
+        claimed_at=attempt.claimed_at,
+        ended_at=attempt.ended_at,
     )
 
 

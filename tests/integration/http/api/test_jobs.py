@@ -106,3 +106,25 @@ def test_a_log_that_was_taken_away_is_not_found(api: Api) -> None:
     answer: httpx.Response = api.reader.get(log_path(api))
     assert answer.status_code == 404
     assert answer.json()["detail"]
+
+
+PLACED: dict[str, object] = {
+    "job": "alb-1",
+    "state": "pending",
+    "waits": "0 of 3 nodes have nix_system=aarch64-linux",
+    "url": "https://nomad.example.org/ui/jobs/alb-1",
+    "events": [{"at": "2026-11-24T20:22:56Z", "kind": "Driver Failure", "message": "<b>no such image</b>"}],
+}
+
+
+def test_where_an_attempt_is_stands_on_the_page_and_in_the_api(api: Api) -> None:
+    with api.context.database.write() as session:
+        attempt = session.get_one(Attempt, api.seeded.running_attempt)
+        attempt.placement, job = PLACED, attempt.job_id
+    attempts = api.reader.get(f"/api/v1/jobs/{job}").json()["attempts"]
+    told = next(one["placement"] for one in attempts if one["id"] == api.seeded.running_attempt)
+    assert told == {**PLACED, "allocation": "", "node": "", "description": ""}
+    page = api.reader.get(f"/jobs/{job}").text
+    assert "It waits for a place: 0 of 3 nodes have nix_system=aarch64-linux." in page
+    assert '<a href="https://nomad.example.org/ui/jobs/alb-1" rel="noopener noreferrer">job</a>' in page
+    assert "Driver Failure: &lt;b&gt;no such image&lt;/b&gt;" in page

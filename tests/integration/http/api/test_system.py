@@ -37,7 +37,8 @@ def test_metrics_count_what_is_there(api: Api) -> None:
     assert samples["albatros_builds", "running"] == 1
     assert samples["albatros_builds", "evaluating"] == 0
     assert samples["albatros_publications", "pending"] == 2
-    assert samples["albatros_attempts_open", ""] == 1
+    assert samples["albatros_attempts_open", "claimed"] == 1
+    assert samples["albatros_attempts_open", "submitted"] == 0
     assert samples["albatros_webhooks_refused_total", "home"] == 3
     assert samples["albatros_queue_age_seconds", ""] > 0
     assert samples["process_resident_memory_bytes", ""] > 10 << 20
