@@ -129,6 +129,12 @@ def _repo(build: Build) -> str:
     return f"{build['repo']['forge']}/{build['repo']['owner']}/{build['repo']['name']}"
 
 
+def _merge_fields(build: Build) -> list[tuple[str, object]]:
+    if build["merge_into"] is None:
+        return []
+    return [("merged into", f"{build['merge_into'].removeprefix('refs/heads/')} at {build['base_commit']}")]
+
+
 def _print_build(build: BuildDetail) -> None:
     print_fields(
         [
@@ -137,6 +143,7 @@ def _print_build(build: BuildDetail) -> None:
             ("ref", build["ref"]),
             ("flavor", build["flavor"]),
             ("commit", build["commit"]),
+            *_merge_fields(build),
             ("title", build["title"]),
             ("author", build["author"]),
             ("trigger", build["trigger"]),

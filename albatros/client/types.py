@@ -36,6 +36,8 @@ class Build(TypedDict):
     pull: int | None
     from_fork: bool
     head_label: str
+    merge_into: str | None
+    base_commit: str | None
     approved_by: str
     created_at: str
     started_at: str | None

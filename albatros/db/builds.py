@@ -39,7 +39,10 @@ def _take_of(dialect: str) -> Executable:
 
 @dataclass(frozen=True, slots=True)
 class NewBuild:
-    """What a Build is made from; `sequence` is its place among the Builds of its ref."""
+    """What a Build is made from; `sequence` is its place among the Builds of its ref.
+
+    With `merge_into`, a whole ref, the merge of `commit` into its `base_commit` is built.
+    """
 
     ref: str
     commit: str
@@ -55,6 +58,7 @@ class NewBuild:
     from_fork: bool = False
     head_label: str = ""
     base_commit: str | None = None
+    merge_into: str | None = None
     needs_approval: bool = False
     approved_by: str = ""
     changed_paths: tuple[str, ...] | None = None
@@ -170,6 +174,7 @@ def _row_of(repo_id: int, number: int, new: NewBuild, at: datetime) -> dict[str,
         "from_fork": new.from_fork,
         "head_label": new.head_label,
         "base_commit": new.base_commit,
+        "merge_into": new.merge_into,
         "needs_approval": new.needs_approval,
         "approved_by": new.approved_by,
         "created_at": at,
@@ -198,7 +203,9 @@ def _event_of(build: _Made, at: datetime) -> dict[str, object]:
 
 def _status_of(build: _Made) -> DueStatus:
     text = f"build {build.number} {_first_message(build.new) or 'is queued'}"
-    wish = StatusWish(aggregate_of(build.new.flavor), _first_state(build.new), text, f"/builds/{build.id}")
+    wish = StatusWish(
+        aggregate_of(build.new.flavor, build.new.merge_into), _first_state(build.new), text, f"/builds/{build.id}"
+    )
     return DueStatus(build.repo_id, build.new.commit, build.id, wish)
 
 
@@ -225,6 +232,7 @@ def build_again(session: Session, old: Build, queued_builds: int) -> int:
         from_fork=old.from_fork,
         head_label=old.head_label,
         base_commit=old.base_commit,
+        merge_into=old.merge_into,
         needs_approval=old.needs_approval,
         approved_by=old.approved_by,
     )

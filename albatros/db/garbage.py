@@ -25,6 +25,7 @@ from albatros.db.models import (
     Job,
     LogPiece,
     Publication,
+    PullRequest,
     ReadSource,
     RefHead,
 )
@@ -158,13 +159,17 @@ def _past_builds(session: Session, condition: ColumnElement[bool]) -> list[PastB
         green.over(partition_by=of_ref).label("newest_green"),
     ).subquery()
     same_ref = (RefHead.repo_id == Build.repo_id) & (RefHead.ref == Build.ref) & (RefHead.flavor == Build.flavor)
+    same_pull = (PullRequest.repo_id == Build.repo_id) & (PullRequest.ref == Build.ref)
     statement = (
         select(
             Build.id,
             Build.ended_at,
             ranked.c.newer,
             ranked.c.newest_green,
-            exists(select(RefHead.id).where(same_ref, RefHead.commit.is_(None))),
+            or_(
+                exists(select(RefHead.id).where(same_ref, RefHead.commit.is_(None))),
+                exists(select(PullRequest.id).where(same_pull, PullRequest.open.is_(False))),
+            ),
         )
         .join(ranked, ranked.c.id == Build.id)
         .where(Build.ended_at.is_not(None), condition)

@@ -35,6 +35,8 @@ class Arrival:
     queued_builds: int
     """Open Builds that there may be before it is refused."""
     confirmed: Mapping[str, Confirmed] = field(default_factory=dict)
+    merges: bool = False
+    """The forge's settings have merge results of pull requests built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,17 @@ def build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int, *, f
         changed_paths=move.paths if follows else None,
         skip=f"its message says {SKIP_WORDS}" if move.skip and move.ref.startswith(BRANCH_PREFIX) else "",
     )
+
+
+def find_delivery(session: Session, arrival: Arrival) -> int | None:
+    """The id of a delivery that is recorded."""
+    same = (Delivery.forge == arrival.forge, Delivery.delivery_id == arrival.inbound.delivery_id)
+    return session.scalar(select(Delivery.id).where(*same))
+
+
+def find_repo(session: Session, arrival: Arrival) -> int | None:
+    """The id of the arrival's repo; None when it may not build."""
+    return next((repo_id for repo_id, allowed in [_repo_of(session, arrival)] if allowed), None)
 
 
 def _repo_of(session: Session, arrival: Arrival) -> tuple[int | None, bool]:

@@ -24,13 +24,29 @@ from albatros.domain.refs import one_line
 from albatros.domain.states import BuildState
 
 AGGREGATE = "albatros"
+MERGE = "albatros/merge"
+_OF_MERGE = f"{MERGE}:"
+"""A `:` is in no image's name, so that none of an Image has such a context."""
 CONTEXT_LENGTH = 255
 DESCRIPTION_LENGTH = 140
 
 
-def aggregate_of(flavor: str) -> str:
-    """The context that a Build of a flavor has on its commit; those of its parts begin with it and `/`."""
+def aggregate_of(flavor: str, merge_into: str | None = None) -> str:
+    """The context that a Build of a flavor, or of a merge result, has on its commit."""
+    if merge_into is not None:
+        return MERGE
     return f"{AGGREGATE}:{flavor}" if flavor else AGGREGATE
+
+
+def part_of(flavor: str, merge_into: str | None, name: str) -> str:
+    """The context of a part of such a Build."""
+    return f"{_OF_MERGE}{name}" if merge_into is not None else f"{aggregate_of(flavor)}/{name}"
+
+
+def is_part(context: str, flavor: str, merge_into: str | None) -> bool:
+    """Whether a context is that of a part of such Builds."""
+    of_merge = context == MERGE or context.startswith(_OF_MERGE)
+    return context.startswith(part_of(flavor, merge_into, "")) and of_merge == (merge_into is not None)
 
 
 @dataclass(frozen=True, slots=True)

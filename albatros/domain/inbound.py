@@ -55,8 +55,6 @@ class Pull:
     """The branch it asks to be merged into, as a whole ref."""
     base_commit: str | None = None
     """That branch's commit."""
-    merge_commit: str | None = None
-    """What merging it now would give, where the forge keeps that."""
     open: bool = True
 
 
@@ -77,6 +75,10 @@ class PullEvent:
     action: PullAction
     sender: str
     pull: Pull
+    now: Pull | None = None
+    """As the forge has it when it is asked; None when that was not, or could not be."""
+    head_ref: str = ""
+    """Where the repo keeps its head: one of its own branches, or the pull request's ref."""
 
 
 class Command(StrEnum):

@@ -27,6 +27,8 @@ class Origin:
     default_branch: str
     trigger: Trigger
     trusted: bool
+    is_merge: bool = False
+    """It is a merge result, which nobody has pushed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def asked_destination(name: str, tag: str, origin: Origin, rule: RegistryRule) -
 
 
 def _may_publish(origin: Origin, rule: RegistryRule) -> bool:
-    if origin.private and rule.public:
+    if origin.is_merge or (origin.private and rule.public):
         return False
     return _any(f"{origin.owner}/{origin.repo}", rule.repos) and _any(origin.ref, rule.refs)
 

@@ -88,6 +88,16 @@ def pull_number(ref: str) -> int | None:
     return int(match[1]) if match is not None else None
 
 
+def merge_of(ref: str) -> str:
+    """What the merge results of a pull request are named, whose head is `ref` (`refs/pull/7/merge`)."""
+    return f"{ref.removesuffix('/head')}/merge"
+
+
+def head_of(ref: str) -> str:
+    """The reverse of `merge_of`."""
+    return f"{ref.removesuffix('/merge')}/head"
+
+
 def check_ref(text: str) -> str:
     """The ref as it is. Raises BadInputError."""
     if not is_ref(text):

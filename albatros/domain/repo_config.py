@@ -142,12 +142,16 @@ def _limits(table: Mapping[str, object]) -> LimitConfig:
 
 
 def _on(table: Mapping[str, object]) -> OnConfig:
-    _known(table, ("branches", "tags", "paths", "supersede"), "on.")
-    supersede = table.get("supersede", False)
-    if not isinstance(supersede, bool):
-        raise EvaluationError(".albatros.toml: on.supersede must be true or false")
+    _known(table, ("branches", "tags", "paths", "supersede", "merge"), "on.")
     branches, tags, paths = (_texts(table, key, "on.") for key in ("branches", "tags", "paths"))
-    return OnConfig(branches, tags, paths, supersede)
+    return OnConfig(branches, tags, paths, _flag(table, "supersede") or False, _flag(table, "merge"))
+
+
+def _flag(table: Mapping[str, object], key: str) -> bool | None:
+    value = table.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise EvaluationError(f".albatros.toml: on.{key} must be true or false")
+    return value
 
 
 def _schedule(table: Mapping[str, object]) -> tuple[str, ...]:

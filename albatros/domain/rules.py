@@ -43,6 +43,8 @@ class OnConfig:
     paths: tuple[str, ...] | None = None
     supersede: bool = False
     """An open Build of a branch ends when one of a newer commit is made."""
+    merge: bool | None = None
+    """Build what pull requests into this branch would give, too; None: as the forge's settings have it."""
 
     def why_not(self, trigger: Trigger, ref: str, changed: Sequence[str] | None) -> str:
         """Why a push is not built, empty when it is; `changed` are the paths that it changes, None: not known."""

@@ -99,6 +99,8 @@ class Reason(StrEnum):
     """A builder exited with an error, or an output is not what it claims to be."""
     EVALUATION_FAILED = "evaluation_failed"
     """The flake, or one of its attributes, does not evaluate."""
+    MERGE_CONFLICT = "merge_conflict"
+    """The pull request does not merge with the branch that it is for; its author has to bring it up to date."""
     PUBLICATION_FAILED = "publication_failed"
     """An image could not be assembled, or a registry refused it for good."""
     TIMEOUT = "timeout"

@@ -13,6 +13,11 @@ def globs_of(settings: Settings, forge: str) -> tuple[str, ...]:
     return next((configured.repos for configured in settings.forges if configured.name == forge), ())
 
 
+def merging(settings: Settings) -> frozenset[str]:
+    """The forges whose pull requests' merge results are built where a repo does not say."""
+    return frozenset(configured.name for configured in settings.forges if configured.merges)
+
+
 def is_allowed(settings: Settings, repo: Repo) -> bool:
     """True when an operator added the repo, or its forge's settings cover it."""
     return repo.allowed or matches_any(repo.full_name, globs_of(settings, repo.forge))

@@ -57,8 +57,22 @@ def head_problem(forge: ForgeAdapter, owner: str, name: str, number: int, commit
 
 
 def approve_locked(session: Session, build: Build, *, by: str) -> None:
-    """Queue a Build that waits, in the caller's transaction, which holds its row. Raises ConflictError."""
+    """Queue a Build that waits, in the caller's transaction, which holds its row. Raises ConflictError.
+
+    The others of the same commit of the pull request go with it: an approval is of the commit, and a merge result has
+    nothing in it beside that commit and what was pushed to the base.
+    """
     _check_waits(build)
+    _queue(session, build, by)
+    same = (Build.repo_id == build.repo_id, Build.pull == build.pull, Build.commit == build.commit)
+    waiting = select(Build.id).where(*same, Build.state == BuildState.WAITING_APPROVAL, Build.id != build.id)
+    for build_id in session.scalars(waiting.order_by(Build.id)).all():
+        other = queue.lock_build(session, build_id)
+        if other is not None and other.state is BuildState.WAITING_APPROVAL:
+            _queue(session, other, by)
+
+
+def _queue(session: Session, build: Build, by: str) -> None:
     build.approved_by = by[:255]
     progress.move_build(session, build, BuildState.QUEUED, message=f"approved by {by}")
     for job in session.scalars(select(Job).where(Job.build_id == build.id, Job.state == JobState.WAITING)):

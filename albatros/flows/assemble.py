@@ -156,7 +156,9 @@ class Assembler:
             names = ", ".join(map(str, sorted(missing)))
             raise ImageError(f"image {plan.config.name} has no {names}, which .albatros.toml asks for")
         rules = [rule_of(item) for item in self._settings.registries]
-        proofs = self._proofs.make(build, plan.config.name, image, made)
+        # They would name a commit that it was not made of, and go nowhere.
+        is_merge = build.merge_into is not None
+        proofs = KeptProofs((), ()) if is_merge else self._proofs.make(build, plan.config.name, image, made)
         return _Assembled(plan, image, proofs, destinations(plan, origin_of(build), rules))
 
     def _parts(self, plan: PlannedImage) -> list[_Part]:

@@ -15,13 +15,14 @@ from sqlalchemy.orm import Session
 
 from albatros.db import blobs, events, queue
 from albatros.db.keyring import Keyring
-from albatros.db.models import Attempt, Job
+from albatros.db.models import Attempt, Build, Job
 from albatros.db.session import Database, now
 from albatros.db.signals import Signals, Topic
 from albatros.domain import repo_config
 from albatros.domain.outputs import Output
 from albatros.domain.plan import package_of
 from albatros.domain.references import Blob, digest_of
+from albatros.domain.refs import BRANCH_PREFIX, head_of
 from albatros.domain.result import HANDBACK, read_result
 from albatros.domain.states import OPEN_ATTEMPTS, AttemptState, JobKind, Reason
 from albatros.domain.text import plain
@@ -276,16 +277,17 @@ def _order(
         "repo": {
             "clone_url": source.url,
             "commit": build.commit,
-            "ref": build.ref,
+            "ref": build.ref if build.merge_into is None else head_of(build.ref),
             "full_name": repo.full_name,
             # A stranger must not choose the settings that hold for him; without a base, none do.
-            "config_commit": build.commit if build.trusted else build.base_commit or "",
+            "config_commit": _config_commit(build),
             "username": source.username,
             "password": source.password,
             # Somebody approved this repo's commit, and not that a stranger's flake or submodule names others.
             "repo_alone": not build.trusted,
             "submodules": forge_settings.submodules,
             "lfs": forge_settings.lfs,
+            "merge": _merge_order(build),
         },
         "access_tokens": {**_flake_tokens(forge_settings, trusted=build.trusted), **tokens},
         "nix": {
@@ -300,6 +302,19 @@ def _order(
         "build": _build_order(job, config) if job.kind is JobKind.BUILD else None,
         "script": scripts.order(build, source, secrets) if job.kind is JobKind.SCRIPT else None,
     }
+
+
+def _config_commit(build: Build) -> str | None:
+    """Whose settings hold; None: those of what is built, which the server cannot name where that is a merge result."""
+    if build.trusted:
+        return build.commit if build.merge_into is None else None
+    return build.base_commit or ""
+
+
+def _merge_order(build: Build) -> dict[str, str] | None:
+    if build.merge_into is None or build.base_commit is None:
+        return None
+    return {"commit": build.base_commit, "branch": build.merge_into.removeprefix(BRANCH_PREFIX)}
 
 
 def _limits_order(limits: LimitSettings, bounds: Bounds) -> dict[str, object]:

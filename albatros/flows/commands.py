@@ -68,9 +68,8 @@ def obey(session: Session, arrival: Arrival) -> Recorded:
 def _approve(session: Session, builds: list[Build], command: CommentCommand) -> str:
     waiting = [build for build in builds if build.state is BuildState.WAITING_APPROVAL]
     meant = [build for build in waiting if build.commit == command.commit]
-    for build in meant:
-        approve_locked(session, build, by=command.author)
     if meant:
+        approve_locked(session, meant[0], by=command.author)
         return f"build {', '.join(str(build.number) for build in meant)} was approved by {command.author}"
     return f"no build of pull request {command.pull} waits for approval of {command.commit}"
 
@@ -91,7 +90,10 @@ def _rerun(
 ) -> tuple[tuple[int, ...], str]:
     if not builds:
         return (), f"pull request {command.pull} has no build yet"
-    newest = {build.flavor: build for build in reversed(builds)}.values()
+    heads = {build.flavor: build for build in reversed(builds) if build.merge_into is None}
+    commits = {build.commit for build in heads.values()}
+    merge = next((build for build in builds if build.merge_into is not None and build.commit in commits), None)
+    newest = [*heads.values(), *([merge] if merge is not None else [])]
     running = next((build for build in newest if not is_end(build.state)), None)
     if running is not None:
         return (), f"build {running.number} has not ended: /cancel it first, or wait"

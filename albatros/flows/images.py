@@ -25,7 +25,15 @@ def origin_of(build: Build) -> Origin:
     """A Build as far as publishing asks."""
     repo = build.repo
     return Origin(
-        repo.owner, repo.name, repo.private, build.ref, build.commit, repo.default_branch, build.trigger, build.trusted
+        repo.owner,
+        repo.name,
+        repo.private,
+        build.ref,
+        build.commit,
+        repo.default_branch,
+        build.trigger,
+        build.trusted,
+        is_merge=build.merge_into is not None,
     )
 
 
@@ -37,7 +45,7 @@ def rule_of(item: RegistrySettings) -> RegistryRule:
 def options_of(settings: Settings, build: Build) -> AssembleOptions:
     """How the images of a Build are made: its commit's time and annotations."""
     created = datetime.fromtimestamp(build.commit_time, UTC) if build.commit_time is not None else None
-    annotations = {"revision": build.commit}
+    annotations = {"revision": build.commit} if build.merge_into is None else {}
     forge = next((forge for forge in settings.forges if forge.name == build.repo.forge), None)
     if forge is not None and forge.url.startswith(("http://", "https://")):
         annotations["source"] = f"{forge.url.rstrip('/')}/{build.repo.full_name}"

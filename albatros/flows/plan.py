@@ -18,7 +18,7 @@ from albatros.db.signals import Signals, Topic
 from albatros.domain import plan, repo_config
 from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, Reason
 from albatros.errors import AlbatrosError, EvaluationError
-from albatros.flows import progress, schedule, scripts
+from albatros.flows import merges, progress, schedule, scripts
 from albatros.flows.supersede import end_older
 from albatros.log import get_logger
 from albatros.settings import ForgeSettings, LimitSettings
@@ -33,7 +33,11 @@ def plan_due(
     limits: LimitSettings,
     forges: Mapping[str, ForgeSettings] = MappingProxyType({}),
 ) -> int:
-    """Plan every Build whose evaluation is done; returns how many. `forges` say whose scripts run."""
+    """Plan every Build whose evaluation is done; returns how many.
+
+    `forges` say whose scripts run, and whose merge results are built by default.
+    """
+    rules = merges.Rules(frozenset(name for name, forge in forges.items() if forge.merges), limits.queued_builds)
     with database.read() as session:
         due = queue.builds_to_plan(session)
     for build_id in due:
@@ -42,6 +46,7 @@ def plan_due(
                 build = queue.lock_build(session, build_id)
                 if build is not None and build.state is BuildState.EVALUATING:
                     _plan(session, build, limits, forges)
+                    merges.follow(session, [build.id], rules)
         except AlbatrosError:
             raise
         except Exception:
@@ -74,8 +79,9 @@ def _plan(session: Session, build: Build, limits: LimitSettings, forges: Mapping
         return
     no_script = scripts.why_not(build, forges) if has_script else ""
     if not jobs and no_script:
-        # A stranger's commit is not at fault when nothing of it may run.
-        state, reason = (_B.FAILED, Reason.EVALUATION_FAILED) if build.trusted else (_B.SKIPPED, Reason.SKIPPED)
+        # A stranger's commit is not at fault when nothing of it may run, nor is a merge result.
+        at_fault = build.trusted and build.merge_into is None
+        state, reason = (_B.FAILED, Reason.EVALUATION_FAILED) if at_fault else (_B.SKIPPED, Reason.SKIPPED)
         progress.move_build(session, build, state, reason, f"there is no flake.nix, and {no_script}")
         return
     rows = {job.key: _job_row(build, job) for job in jobs}

@@ -95,7 +95,8 @@ def _fail_build(session: Session, build: Build, failed: list[Job]) -> None:
     others = f" ({len(failed) - 1} more failed)" if len(failed) > 1 else ""
     state = BuildState.FAILED if at_fault else BuildState.ERRORED
     subject = "evaluation" if first.kind is JobKind.EVALUATION else ", ".join(first.attributes[:3]) or first.name
-    text = first.message if first.message.startswith(subject) else f"{subject}: {first.message}"
+    told = first.message.startswith(subject) or first.reason is Reason.MERGE_CONFLICT
+    text = first.message if told else f"{subject}: {first.message}"
     move_build(session, build, state, first.reason, f"{text}{others}")
 
 

@@ -34,6 +34,8 @@ def decide(forge: ForgeAdapter, inbound: Inbound) -> Inbound:
     pull = event.pull
     if event.action is PullAction.LABELLED:
         return replace(inbound, ignored=f"pull request {pull.number} was labelled, which builds nothing")
+    event = replace(event, now=_as_it_is(forge, repo, pull))
+    inbound = replace(inbound, pull=event)
     if event.action is PullAction.CLOSED:
         closed = HeadMoved(pull.ref, pull.commit, None, Trigger.PULL_REQUEST, pull=pull)
         return replace(inbound, moves=(closed,))
@@ -43,7 +45,9 @@ def decide(forge: ForgeAdapter, inbound: Inbound) -> Inbound:
         _log.warning("a forge cannot be asked for a pull request's branch", forge=forge.name, error=error.detail)
         return replace(inbound, ignored="the forge could not be asked for the branch; its head is compared later")
     if own is None:
+        inbound = replace(inbound, pull=replace(event, head_ref=pull.ref))
         return replace(inbound, moves=(_strangers_move(forge, repo, event),))
+    inbound = replace(inbound, pull=replace(event, head_ref=BRANCH_PREFIX + pull.branch))
     if own.commit != pull.commit:
         return replace(inbound, ignored=f"the branch {pull.branch} is elsewhere by now: a replay, or a newer push came")
     ref = BRANCH_PREFIX + pull.branch
@@ -66,7 +70,7 @@ def _strangers_move(forge: ForgeAdapter, repo: RepoInfo, event: PullEvent) -> He
     if pull.base_commit is None:
         pull = replace(pull, base_commit=_base_commit(forge, repo, pull))
     if not pull.author:
-        pull = replace(pull, author=_author(forge, repo, pull))
+        pull = replace(pull, author=event.now.author if event.now is not None else "")
     known = all(may_write(forge, repo.owner, repo.name, login) for login in {event.sender, pull.author})
     return HeadMoved(
         pull.ref,
@@ -90,14 +94,13 @@ def _base_commit(forge: ForgeAdapter, repo: RepoInfo, pull: Pull) -> str | None:
     return head.commit if head is not None else None
 
 
-def _author(forge: ForgeAdapter, repo: RepoInfo, pull: Pull) -> str:
-    """Who opened a pull request, where the webhook does not say."""
+def _as_it_is(forge: ForgeAdapter, repo: RepoInfo, pull: Pull) -> Pull | None:
+    """A pull request as the forge has it now: a webhook may be an old one, and need not name the author."""
     try:
-        known = forge.pull(repo.owner, repo.name, pull.number)
+        return forge.pull(repo.owner, repo.name, pull.number)
     except ForgeError as error:
         _log.warning("a forge cannot be asked for a pull request", forge=forge.name, error=error.detail)
-        return ""
-    return known.author if known is not None else ""
+        return None
 
 
 def may_write(forge: ForgeAdapter, owner: str, name: str, login: str) -> bool:

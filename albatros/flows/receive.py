@@ -18,7 +18,15 @@ from sqlalchemy.orm import Session
 
 from albatros.db.builds import NewBuild, check_room, create_build, trusted_build
 from albatros.db.heads import Confirmed, HeadsInDoubtError, find_head, move_head
-from albatros.db.inbox import Arrival, Recorded, record_arrival, upsert_repo
+from albatros.db.inbox import (
+    Arrival,
+    Recorded,
+    find_delivery,
+    find_repo,
+    note_reason,
+    record_arrival,
+    upsert_repo,
+)
 from albatros.db.pushes import may_be_plain, record_pushes
 from albatros.db.signals import Topic
 from albatros.db.writer import Writer
@@ -32,8 +40,8 @@ from albatros.errors import (
     NotFoundError,
     UnauthorizedError,
 )
-from albatros.flows import commands, pulls
-from albatros.flows.allowed import check_allowed, globs_of
+from albatros.flows import commands, merges, pulls
+from albatros.flows.allowed import check_allowed, globs_of, merging
 from albatros.flows.supersede import end_older
 from albatros.forges.base import Forge, ForgeAdapter
 from albatros.log import get_logger
@@ -143,13 +151,20 @@ def _arrival(
 ) -> Arrival:
     repo = inbound.repo
     listed = repo is not None and matches_any(repo.full_name, globs_of(settings, forge.name))
-    return Arrival(forge.name, inbound, body, listed, settings.limits.queued_builds, confirmed)
+    merges = forge.name in merging(settings)
+    return Arrival(forge.name, inbound, body, listed, settings.limits.queued_builds, confirmed, merges)
 
 
 def _record_together(session: Session, arrivals: Sequence[Arrival]) -> Sequence[Recorded]:
     recorded = record_pushes(session, arrivals)
-    end_older(session, [build_id for one in recorded for build_id in one.builds])
+    build_ids = [build_id for one in recorded for build_id in one.builds]
+    end_older(session, build_ids)
+    merges.follow(session, build_ids, _merge_rules(arrivals))
     return recorded
+
+
+def _merge_rules(arrivals: Sequence[Arrival]) -> merges.Rules:
+    return merges.Rules(frozenset(one.forge for one in arrivals if one.merges), arrivals[0].queued_builds)
 
 
 def _record(session: Session, arrival: Arrival) -> Recorded:
@@ -161,7 +176,30 @@ def _record(session: Session, arrival: Arrival) -> Recorded:
     end_older(session, recorded.builds)
     if arrival.inbound.pull is not None:
         pulls.end_overtaken(session, arrival.forge, arrival.inbound)
-    return recorded
+    made = _merge_results(session, arrival, recorded)
+    if not made:
+        return recorded
+    note_reason(session, arrival, "")
+    return Recorded((*recorded.builds, *made), "")
+
+
+def _merge_results(session: Session, arrival: Arrival, recorded: Recorded) -> tuple[int, ...]:
+    """Make the Builds of merge results that are due after an arrival; their ids."""
+    rules = _merge_rules([arrival])
+    made = merges.follow(session, recorded.builds, rules)
+    event = arrival.inbound.pull
+    repo_id = find_repo(session, arrival) if event is not None and event.now is not None else None
+    if (
+        event is None
+        or event.now is None
+        or repo_id is None
+        or arrival.inbound.flavor
+        or (event.now.open and not event.head_ref)
+    ):
+        return made
+    row = merges.note(session, repo_id, event.now, event.head_ref)
+    found = merges.make(session, row, rules, find_delivery(session, arrival)) if row is not None and row.open else None
+    return made if found is None else (*made, found)
 
 
 def trigger(
@@ -200,6 +238,7 @@ def trigger(
             )
             build_id = create_build(session, repo.id, new)
             end_older(session, [build_id])
+            merges.follow(session, [build_id], merges.Rules(merging(settings), settings.limits.queued_builds))
             return build_id
 
         return commit(writer, work)

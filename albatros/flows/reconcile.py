@@ -26,6 +26,7 @@ from albatros.domain.states import Trigger
 from albatros.errors import AlbatrosError, DatabaseUnavailableError, ForgeError, ForgeUnavailableError, NotFoundError
 from albatros.flows import pulls, receive
 from albatros.flows.allowed import globs_of, is_allowed
+from albatros.flows.reconcile_pulls import OpenPulls, follow_open
 from albatros.forges.base import ForgeAdapter
 from albatros.log import get_logger
 from albatros.settings import Settings
@@ -136,7 +137,8 @@ def _reconcile_repo(
     known = _read_known(database, forge.name, listed)
     info = _describe(writer, forge, listed)
     heads = forge.heads(listed.owner, listed.name)
-    strangers = {pull.ref: pull for pull in forge.open_pulls(listed.owner, listed.name) if pull.from_fork}
+    open_pulls = list(forge.open_pulls(listed.owner, listed.name))
+    strangers = {pull.ref: pull for pull in open_pulls if pull.from_fork}
     there = {**heads, **{ref: pull.commit for ref, pull in strangers.items()}}
     look = _Look(settings, writer, forge, info, there, strangers)
     plain, old = known.plain, dict[str, str]()
@@ -147,7 +149,8 @@ def _reconcile_repo(
     builds += _follow_all(look, replace(plain, older=frozenset(old)))
     if not known.complete:
         _record_old(writer, forge.name, info, old)
-    return builds
+    listed_pulls = OpenPulls(forge.name, info, open_pulls, heads, first_look=not known.complete)
+    return builds + follow_open(settings, database, writer, listed_pulls)
 
 
 def _follow_all(look: _Look, known: _Heads) -> list[int]:

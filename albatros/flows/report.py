@@ -16,7 +16,16 @@ from sqlalchemy.orm import Session
 
 from albatros.db.events import emit
 from albatros.db.models import Build, Job, Publication, StatusReport
-from albatros.db.outbox import StatusWish, aggregate_of, claim_status, finish_status, put_status, statuses_of
+from albatros.db.outbox import (
+    StatusWish,
+    aggregate_of,
+    claim_status,
+    finish_status,
+    is_part,
+    part_of,
+    put_status,
+    statuses_of,
+)
 from albatros.db.session import Database, now
 from albatros.domain.refs import is_commit
 from albatros.domain.states import BuildState, JobState, PublicationState, is_end
@@ -38,7 +47,9 @@ def request_status(session: Session, build: Build) -> None:
 
     At its end, contexts that an earlier Build of the same commit left behind follow it, so that none goes stale.
     """
-    wish = StatusWish(aggregate_of(build.flavor), build.state, _describe(build), _page_of(session, build))
+    wish = StatusWish(
+        aggregate_of(build.flavor, build.merge_into), build.state, _describe(build), _page_of(session, build)
+    )
     put_status(session, build.repo_id, build.commit, build.id, wish)
     if is_end(build.state):
         _settle_left_over(session, build)
@@ -49,7 +60,7 @@ def request_job_status(session: Session, job: Job) -> None:
     name = job.attributes[0] if job.attributes else job.name
     state = BuildState.FAILED if job.state is JobState.FAILED else BuildState.SUCCEEDED
     description = f"{name}: {job.message or job.state}"
-    context = f"{aggregate_of(job.build.flavor)}/{name}"
+    context = part_of(job.build.flavor, job.build.merge_into, name)
     _put_extra(session, job.build, StatusWish(context, state, description, f"/jobs/{job.id}"))
 
 
@@ -69,7 +80,7 @@ def request_publication_status(session: Session, publication: Publication) -> No
         state, description = BuildState.SUCCEEDED, f"published as {names}" if names else "pushed by digest only"
     else:
         state, description = BuildState.PUBLISHING, "publishing"
-    context = f"{aggregate_of(build.flavor)}/{image.name}@{publication.registry_name}"
+    context = part_of(build.flavor, build.merge_into, f"{image.name}@{publication.registry_name}")
     _put_extra(session, build, StatusWish(context, state, description, f"/builds/{build.id}"))
 
 
@@ -95,10 +106,9 @@ def _put_extra(session: Session, build: Build, wish: StatusWish) -> None:
 
 
 def _parts_shown(session: Session, build: Build) -> list[StatusReport]:
-    """Statuses of the commit for parts of its Builds of this flavor."""
-    own = f"{aggregate_of(build.flavor)}/"
+    """Statuses of the commit for parts of its Builds of this flavor, or of its merge results."""
     shown = statuses_of(session, build.repo_id, build.commit)
-    return [report for report in shown if report.context.startswith(own)]
+    return [report for report in shown if is_part(report.context, build.flavor, build.merge_into)]
 
 
 def _settle_left_over(session: Session, build: Build) -> None:
@@ -106,8 +116,8 @@ def _settle_left_over(session: Session, build: Build) -> None:
     if not left_over:
         return
     jobs = session.execute(select(Job.attributes, Job.state).where(Job.build_id == build.id)).all()
-    own = aggregate_of(build.flavor)
-    done = {f"{own}/{name}" for names, state in jobs if state is JobState.SUCCEEDED for name in names}
+    well = [name for names, state in jobs if state is JobState.SUCCEEDED for name in names]
+    done = {part_of(build.flavor, build.merge_into, name) for name in well}
     for context in left_over:
         state = BuildState.SUCCEEDED if context in done else build.state
         wish = StatusWish(context, state, f"build {build.number}: {state}", f"/builds/{build.id}")
@@ -124,7 +134,7 @@ def deliver_one(database: Database, forges: Mapping[str, Forge], server_url: str
         if report is None:
             return False
         owner, name, forge_name = report.repo.owner, report.repo.name, report.repo.forge
-        ref = session.scalar(select(Build.ref).where(Build.id == report.build_id)) or ""
+        ref = _ref_of(session, report)
     status = CommitStatus(
         commit=report.commit,
         context=report.context,
@@ -144,6 +154,15 @@ def deliver_one(database: Database, forges: Mapping[str, Forge], server_url: str
             error = failure
     _record(database, report, error)
     return True
+
+
+def _ref_of(session: Session, report: StatusReport) -> str:
+    """What the commit was built as: a merge result is shown beside its head."""
+    build = session.get(Build, report.build_id)
+    if build is None or build.merge_into is None:
+        return build.ref if build is not None else ""
+    alone = (Build.repo_id == build.repo_id, Build.commit == build.commit, Build.merge_into.is_(None))
+    return session.scalar(select(Build.ref).where(*alone).order_by(Build.id.desc()).limit(1)) or ""
 
 
 def _record(database: Database, report: StatusReport, error: ForgeError | None) -> None:

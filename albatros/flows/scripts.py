@@ -24,6 +24,8 @@ def why_not(build: Build, forges: Mapping[str, ForgeSettings]) -> str:
     repo = build.repo
     if not build.trusted:
         return f"{NAME} runs only for commits of people who may push"
+    if build.merge_into is not None:
+        return f"{NAME} does not run for a merge result, which publishes nothing"
     forge = forges.get(repo.forge)
     if forge is None or not matches_any(repo.full_name, forge.scripts):
         return f"{NAME} of {repo.full_name} may not run here: an operator lists the repo in `scripts` of its forge"

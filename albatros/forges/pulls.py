@@ -64,7 +64,6 @@ def read_pull(data: Mapping[str, object]) -> Pull:
     ids = [payload.child(end, "repo").get("id") for end in (head, base)]
     from_fork = not isinstance(ids[0], int) or ids[0] != ids[1]
     home = payload.text(payload.child(head, "repo"), "full_name")
-    merge = data.get("merge_commit_sha")
     base_commit = base.get("sha")
     return Pull(
         number=number,
@@ -77,7 +76,6 @@ def read_pull(data: Mapping[str, object]) -> Pull:
         title=payload.text(data, "title"),
         base_ref=base_ref,
         base_commit=base_commit if isinstance(base_commit, str) and is_commit(base_commit) else None,
-        merge_commit=merge if isinstance(merge, str) and is_commit(merge) else None,
         open=payload.text(data, "state") == "open",
     )
 

@@ -9,8 +9,10 @@ from datetime import datetime
 from albatros.db.models import Artifact, Build, Image, Job, Publication, StatusReport
 from albatros.db.pages import JobCounts
 from albatros.domain.platforms import from_system
+from albatros.domain.refs import BRANCH_PREFIX
 from albatros.domain.states import BuildState, JobState, PublicationState, Trigger, is_end
 from albatros.http.views import (
+    SHORT_COMMIT,
     BuildLine,
     Moment,
     StateView,
@@ -106,6 +108,8 @@ class BuildPage:
     """For somebody's approval."""
     pull: int | None
     head_label: str
+    merged: str
+    """Into which branch, and at which of its commits, for a merge result; empty for another Build."""
     approved_by: str
     stages: tuple[Stage, ...]
     evaluation: JobLine | None
@@ -144,6 +148,7 @@ def build_page(rows: BuildRows, settings: Settings, now: datetime) -> BuildPage:
         waits=build.state is BuildState.WAITING_APPROVAL,
         pull=build.pull,
         head_label=build.head_label,
+        merged=_merged(build),
         approved_by=build.approved_by,
         stages=_stages(rows),
         evaluation=job_line(rows.evaluation, rows.tails, now) if rows.evaluation else None,
@@ -151,6 +156,12 @@ def build_page(rows: BuildRows, settings: Settings, now: datetime) -> BuildPage:
         images=tuple(_image(image, rows.publications, registries, now) for image in rows.images),
         artifacts=artifact_lines(rows.artifacts),
     )
+
+
+def _merged(build: Build) -> str:
+    if build.merge_into is None or build.base_commit is None:
+        return ""
+    return f"{build.merge_into.removeprefix(BRANCH_PREFIX)} at {build.base_commit[:SHORT_COMMIT]}"
 
 
 def job_line(job: Job, tails: Mapping[int, tuple[str, ...]], now: datetime) -> JobLine:

@@ -62,6 +62,10 @@ class BuildSummary(_Out):
     pull: int | None = Field(description="the pull request that it is for")
     from_fork: bool
     head_label: str = Field(description="the pull request's head for people")
+    merge_into: str | None = Field(
+        description="the branch, as a whole ref, that the commit is merged into before it is built; null: it is not"
+    )
+    base_commit: str | None = Field(description="the commit of that branch; null where none is known or needed")
     approved_by: str = Field(description="who let it run, where somebody had to")
     created_at: Time
     started_at: Time | None

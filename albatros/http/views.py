@@ -200,13 +200,13 @@ def format_bytes(size: int) -> str:
 
 
 def ref_view(ref: str) -> RefView:
-    """`refs/heads/main` is the branch `main`; `refs/pull/7/head` is the pull request `#7`."""
+    """`refs/heads/main` is the branch `main`; `refs/pull/7/head` is the pull request `#7`, `/merge` its result."""
     for prefix, kind in (("refs/heads/", "branch"), ("refs/tags/", "tag")):
         if ref.startswith(prefix):
             return RefView(kind, ref.removeprefix(prefix), ref)
     parts = ref.split("/")
     if len(parts) == 4 and parts[1] in {"pull", "merge-requests"}:
-        return RefView("pull request", f"#{parts[2]}", ref)
+        return RefView("merge of" if parts[3] == "merge" else "pull request", f"#{parts[2]}", ref)
     return RefView("ref", ref, ref)
 
 

@@ -14,6 +14,8 @@ class Reason(StrEnum):
     """A builder failed, or what it made is not what the order asked for."""
     EVALUATION_FAILED = "evaluation_failed"
     """The flake is missing, is not valid, or may not be evaluated."""
+    MERGE_CONFLICT = "merge_conflict"
+    """The pull request does not merge with the branch that it is for."""
     TIMEOUT = "timeout"
     """The wall clock of the Attempt ran out."""
     SILENT = "silent"

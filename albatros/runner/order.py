@@ -8,6 +8,13 @@ from typing import NamedTuple, cast
 from albatros.runner.failure import JobFailedError, Reason
 
 
+class MergeOrder(NamedTuple):
+    """What the order's commit is merged into before anything else: a commit, and the branch that it is of."""
+
+    commit: str
+    branch: str
+
+
 class RepoOrder(NamedTuple):
     """The commit to clone and the one credential to clone it with."""
 
@@ -22,6 +29,7 @@ class RepoOrder(NamedTuple):
     """The credential is for this repo, and for nothing else of its host."""
     submodules: bool
     lfs: bool
+    merge: MergeOrder | None
 
 
 class NixOrder(NamedTuple):
@@ -175,7 +183,12 @@ def _repo(fields: Fields) -> RepoOrder:
         repo_alone=fields.flag("repo_alone"),
         submodules=fields.flag("submodules"),
         lfs=fields.flag("lfs"),
+        merge=_merge(fields.inner("merge")) if fields.has("merge") else None,
     )
+
+
+def _merge(fields: Fields) -> MergeOrder:
+    return MergeOrder(commit=fields.text("commit"), branch=fields.text("branch"))
 
 
 def _nix(fields: Fields) -> NixOrder:

@@ -1,4 +1,4 @@
-"""Clones exactly one commit, with the credential of the order and nothing more.
+"""Clones exactly one commit, or the merge of two, with the credential of the order and nothing more.
 
 There is no work tree unless submodules are asked for: Nix reads the commit out of git, so no symbolic link of the repo
 is ever followed, no hook and no filter of the repo runs. The credential lies in a file that only git's helper reads.
@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from albatros.runner.children import Done, Task
 from albatros.runner.failure import JobFailedError, Reason
+from albatros.runner.merge import merge
 from albatros.runner.order import RepoOrder
 from albatros.runner.work import Work
 
@@ -34,6 +35,8 @@ class Git:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._repo = work.order.repo
+        self.commit = self._repo.commit
+        """What is built: the order's commit, or its merge once that is made."""
         self.path = work.folder(f"{CLONES}/host/owner/source")
         self._errors: list[str] = []
         scheme = urlsplit(self._repo.clone_url).scheme
@@ -57,6 +60,10 @@ class Git:
         argv = ["git", *arguments]
         return self._work.children.run(Task(argv, self.environment, self.path, self._errors.append, limit))
 
+    def time_of(self, commit: str) -> int:
+        """When a commit was made, as its committer said: Unix seconds."""
+        return int(self.must("log", "-1", "--format=%ct", commit))
+
     def must(self, *arguments: str, limit: int = 1 << 20) -> bytes:
         """Run one git command that has to succeed; its output. Raises JobFailedError (driver)."""
         done = self.run(*arguments, limit=limit)
@@ -72,8 +79,9 @@ class Git:
         commit = self._repo.config_commit
         if commit == "":
             return None
-        if commit is not None and commit != self._repo.commit:
-            _fetch(self, self._repo._replace(commit=_checked(commit), ref="HEAD"))
+        there = {self._repo.commit, self._repo.merge.commit if self._repo.merge is not None else None}
+        if commit is not None and commit not in there:
+            _fetch(self, self._repo._replace(ref="HEAD"), _checked(commit))
         return self.file(name, limit, commit)
 
     def file(self, name: str, limit: int, commit: str | None = None) -> str | None:
@@ -81,7 +89,7 @@ class Git:
 
         Raises JobFailedError (evaluation_failed) for a link, a directory, more than `limit` bytes, or not UTF-8.
         """
-        commit = commit or self._repo.commit
+        commit = commit or self.commit
         listing = self.must("ls-tree", "-z", "--long", commit, "--", name).decode("utf-8", "replace")
         if not listing:
             return None
@@ -100,7 +108,7 @@ class Git:
 
     def is_program(self, name: str) -> bool:
         """Whether the order's commit has a plain file at its root that may be executed."""
-        listing = self.must("ls-tree", "-z", self._repo.commit, "--", name).decode("utf-8", "replace")
+        listing = self.must("ls-tree", "-z", self.commit, "--", name).decode("utf-8", "replace")
         return listing.startswith("100755 blob ")
 
     def problem(self, what: str) -> JobFailedError:
@@ -134,30 +142,39 @@ def fetch(work: Work) -> Clone:
     git, repo = Git(work), work.order.repo
     git.must("init", "--quiet", "--initial-branch=albatros")
     git.must("remote", "add", "origin", repo.clone_url)
-    _fetch(git, repo)
-    git.must("update-ref", "refs/heads/albatros", repo.commit)
+    if repo.merge is None:
+        _fetch(git, repo, repo.commit)
+    else:
+        _fetch(git, repo, repo.commit, _checked(repo.merge.commit), whole=True)
+        git.commit = merge(git, repo, repo.merge)
+        work.log.line(f"merged {repo.commit} into {repo.merge.branch} at {repo.merge.commit}: {git.commit}")
+    git.must("update-ref", "refs/heads/albatros", git.commit)
     environment = git.environment
     if repo.lfs:
         _fetch_lfs(git, repo)
     if repo.submodules:
         environment = _fetch_submodules(work, git)
-    commit_time = int(git.must("log", "-1", "--format=%ct", repo.commit))
-    parameters = f"rev={repo.commit}&shallow=1" + ("&submodules=1" if repo.submodules else "")
-    return Clone(git, f"git+file://{quote(git.path)}?{parameters}", commit_time, environment)
+    parameters = f"rev={git.commit}&shallow=1" + ("&submodules=1" if repo.submodules else "")
+    return Clone(git, f"git+file://{quote(git.path)}?{parameters}", git.time_of(git.commit), environment)
 
 
-def _fetch(git: Git, repo: RepoOrder) -> None:
-    """The one commit; from a server that gives no commit by its id, everything below the ref it was pushed to."""
+def _fetch(git: Git, repo: RepoOrder, *commits: str, whole: bool = False) -> None:
+    """These commits, and if `whole` all that they come from.
+
+    From a server that gives no commit by its id, everything below the order's ref, or below every branch.
+    """
     base = ("fetch", "--quiet", "--no-tags", "--no-recurse-submodules")
-    if git.run(*base, "--depth=1", "origin", repo.commit).status == 0:
+    if git.run(*base, *(() if whole else ("--depth=1",)), "origin", *commits).status == 0:
         return
     if not git.says_gone():
         raise git.problem("the commit could not be fetched")
-    for refspecs in ((f"+{repo.ref}:refs/albatros/ref",), ("+refs/heads/*:refs/albatros/heads/*",)):
-        fetched = git.run(*base, "origin", *refspecs).status == 0
-        if fetched and git.run("cat-file", "-e", f"{repo.commit}^{{commit}}").status == 0:
+    missing = list(commits)
+    for refspec in (f"+{repo.ref}:refs/albatros/ref", "+refs/heads/*:refs/albatros/heads/*"):
+        git.run(*base, "origin", refspec)
+        missing = [one for one in missing if git.run("cat-file", "-e", f"{one}^{{commit}}").status != 0]
+        if not missing:
             return
-    text = f"Commit {repo.commit} is no longer in {repo.full_name}: it was probably replaced by a forced push."
+    text = f"Commit {missing[0]} is no longer in {repo.full_name}: it was probably replaced by a forced push."
     raise JobFailedError(Reason.EVALUATION_FAILED, text)
 
 

@@ -72,6 +72,9 @@ class ForgeSettings(Section):
     scripts: tuple[str, ...] = Field(
         (), description="globs of owner/name whose `.albatros` runs, outside of any sandbox; default: none"
     )
+    merges: bool = Field(
+        False, description="build merge results of pull requests where the base's `.albatros.toml` has no `on.merge`"
+    )
     submodules: bool = Field(False, description="clone submodules")
     lfs: bool = Field(False, description="fetch Git LFS objects")
     flake_tokens: dict[str, SecretStr] = Field({}, description="token per host for private flake inputs")

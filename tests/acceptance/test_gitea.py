@@ -10,6 +10,7 @@ from tests.support.flakes import HOST_SYSTEM, MACHINES, archives, derivation, fl
 from tests.support.gitea_repo import Fork, GiteaRepo
 from tests.support.line import Line, list_of, make_line
 from tests.support.published import check_published
+from tests.support.runner import git
 from tests.support.server_process import eventually
 from tests.tools import needs
 
@@ -129,6 +130,46 @@ def test_a_forks_pull_request_runs_once_its_commit_is_approved(
         assert not remote.has(second)
 
 
+def test_what_a_pull_request_would_make_of_its_base_is_built(
+    with_gitea: Line, make_repo: MakeRepo, gitea: GiteaServer
+) -> None:
+    repo = make_repo("tea-merged")
+    files = {**hello("the base", MACHINES[:1]), ".albatros.toml": "[on]\nmerge = true\n", "word": "old\n"}
+    with_gitea.wait_green(repo, repo.push_files(files))
+    token = gitea.person("max")
+    fork = Fork(gitea, repo, "max", token, with_gitea.paths.root / "work" / "max")
+    theirs = fork.commit({**files, "word": "theirs\n"})
+    fork.push("HEAD:refs/heads/feature")
+    number = fork.ask_for_a_pull("feature")
+    with_gitea.wait_build(theirs, "waiting_approval", merged=True)
+    repo.comment(number, f"/approve {theirs}")
+    merged = with_gitea.wait_build(theirs, "succeeded", merged=True)
+    assert (merged["trusted"], merged["merge_into"], merged["pull"]) == (False, "refs/heads/main", number)
+    assert all(not image["publications"] for image in list_of(merged["images"]))
+    assert f"merged {theirs} into main at {merged['base_commit']}" in with_gitea.log_of(merged, "evaluation")
+
+    git(repo.work, "checkout", "--quiet", "-b", "feature")
+    ours = repo.commit({**files, "new": "of the branch\n"})
+    repo.push("HEAD:refs/heads/feature")
+    repo.ask_for_a_pull("feature")
+    assert with_gitea.wait_build(ours, "succeeded", merged=True)["trusted"] is True
+
+    git(repo.work, "checkout", "--quiet", "main")
+    base = repo.push_files({**files, "word": "ours\n"})
+    refused = with_gitea.wait_build(theirs, "failed", merged=True)
+    assert (refused["base_commit"], refused["reason"]) == (base, "merge_conflict")
+    assert str(refused["message"]).endswith("does not merge with main: conflicts in word")
+    assert with_gitea.wait_build(ours, "succeeded", merged=True)["base_commit"] == base
+
+    def shown(commit: str) -> dict[str, str]:
+        return {status.context: status.state for status in repo.statuses(commit) if "/hello@" not in status.context}
+
+    wanted = {"albatros": "success", "albatros/merge": "failure", "albatros/merge:evaluation": "failure"}
+    eventually(lambda: shown(theirs) == wanted, lambda: f"{shown(theirs)}\n{with_gitea.server.log}")
+    wanted_of_ours = {"albatros": "success", "albatros/merge": "success"}
+    eventually(lambda: shown(ours) == wanted_of_ours, lambda: f"{shown(ours)}\n{with_gitea.server.log}")
+
+
 def test_an_own_branchs_pull_request_reuses_the_build_of_its_push(
     with_gitea: Line, make_repo: MakeRepo, gitea: GiteaServer
 ) -> None:
@@ -136,8 +177,7 @@ def test_an_own_branchs_pull_request_reuses_the_build_of_its_push(
     with_gitea.wait_green(repo, repo.push_files(hello("the base")))
     commit = repo.commit(hello("a branch"))
     repo.push("HEAD:refs/heads/feature")
-    body: dict[str, object] = {"head": "feature", "base": "main", "title": "a change"}
-    gitea.api("POST", f"/repos/{repo.full_name}/pulls", body)
+    repo.ask_for_a_pull("feature")
     with_gitea.wait_green(repo, commit)
     eventually(lambda: with_gitea.build(commit).get("pull") == 1, lambda: str(with_gitea.build(commit)))
     assert with_gitea.sql(f"SELECT count(*) FROM builds WHERE \"commit\" = '{commit}'") == [(1,)]

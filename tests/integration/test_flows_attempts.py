@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 from sqlalchemy import select, update
 
-from albatros.db.models import Blob, RepoBlob
+from albatros.db.models import Blob, Build, RepoBlob
 from albatros.db.session import Database, now
 from albatros.domain import references
 from albatros.domain.references import Digest, digest_of
@@ -170,6 +170,29 @@ def test_a_private_repo_cannot_be_cloned_without_its_credential(world: World) ->
     world.build("secret", trusted=False)
     repo = cast("dict[str, object]", world.dispatch_one().claim()["repo"])
     assert (repo["password"], repo["repo_alone"]) == ("clone-token", True)
+
+
+@pytest.mark.parametrize(("trusted", "config_commit"), [(True, None), (False, "b" * 40)])
+def test_a_merge_result_is_ordered_as_two_commits(
+    world: World, database: Database, trusted: bool, config_commit: str | None
+) -> None:
+    build = world.build(ref="refs/pull/7/merge", trusted=trusted)
+    with database.write() as session:
+        merged = {"merge_into": "refs/heads/release/2", "base_commit": "b" * 40}
+        session.execute(update(Build).where(Build.id == build).values(merged))
+    repo = cast("dict[str, object]", world.dispatch_one().claim()["repo"])
+    assert repo["merge"] == {"commit": "b" * 40, "branch": "release/2"}
+    assert (repo["commit"], repo["ref"]) == (world.of(build).commit, "refs/pull/7/head")
+    assert repo["config_commit"] == config_commit
+
+
+def test_a_conflict_fails_the_build_with_the_runners_sentence(world: World) -> None:
+    build = world.build()
+    runner = world.dispatch_one()
+    runner.claim()
+    runner.failed("merge_conflict", "it does not merge with main: conflicts in a, b")
+    assert (world.of(build).state, world.of(build).reason) == (BuildState.FAILED, Reason.MERGE_CONFLICT)
+    assert world.of(build).message == "it does not merge with main: conflicts in a, b"
 
 
 def test_an_order_says_what_is_wanted_of_the_build(world: World) -> None:

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from sqlalchemy import select, text, update
 
-from albatros.db.models import Base, Build, Image, Publication, TagHead
+from albatros.db.models import Base, Build, Image, ImageProof, Publication, TagHead
 from albatros.db.queue import claim_publications
 from albatros.db.session import Database, connect, now
 from albatros.domain.references import digest_of
@@ -327,6 +327,20 @@ def test_private_repos_stay_away_from_public_registries(database: Database, tmp_
 def test_strangers_publish_nothing(world: World) -> None:
     build = assembled(world, trusted=False)
     assert world.publications(build) == []
+    assert world.state(build) is BuildState.SUCCEEDED
+
+
+def test_a_merge_result_publishes_nothing_even_where_every_ref_may(database: Database, tmp_path: Path) -> None:
+    world = one_registry(database, tmp_path)
+    build = built(world)
+    with database.write() as session:
+        merged = {"merge_into": "refs/heads/main", "base_commit": "b" * 40}
+        session.execute(update(Build).where(Build.id == build).values(merged))
+    world.finish()
+    assert world.publications(build) == []
+    with database.read() as session:
+        assert session.scalars(select(Image.build_id)).all() == [build]
+        assert session.scalars(select(ImageProof)).all() == []
     assert world.state(build) is BuildState.SUCCEEDED
 
 

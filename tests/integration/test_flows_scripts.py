@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from albatros.db import secrets
 from albatros.db.keyring import Keyring
-from albatros.db.models import Job
+from albatros.db.models import Build, Job
 from albatros.db.session import Database
 from albatros.domain.secrets import Place
 from albatros.domain.states import BuildState, JobKind, JobState, Reason
@@ -114,6 +114,16 @@ def test_nothing_of_a_stranger_runs_and_a_check_does_not_fail_for_it(world: Worl
     beside = world.build(trusted=False)
     evaluate(world, package("hello"))
     assert set(world.job_states(beside)) == {"evaluation", "hello"}
+
+
+def test_a_merge_result_runs_no_script_since_it_publishes_nothing(world: World) -> None:
+    alone = world.build()
+    with world.database.write() as session:
+        merged = {"merge_into": "refs/heads/main", "base_commit": "b" * 40}
+        session.execute(update(Build).where(Build.id == alone).values(merged))
+    evaluate(world)
+    assert (world.state(alone), world.of(alone).reason) == (BuildState.SKIPPED, Reason.SKIPPED)
+    assert "merge result" in world.of(alone).message
 
 
 def test_a_repo_that_no_operator_listed_runs_no_script(database: Database, tmp_path: Path) -> None:

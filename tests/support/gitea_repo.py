@@ -42,6 +42,12 @@ class GiteaRepo(Project):
         listed = cast("dict[str, list[dict[str, str]]]", answer)["statuses"] or []
         return [Status(one["context"], one["status"], one["description"], one["target_url"]) for one in listed]
 
+    def ask_for_a_pull(self, branch: str) -> int:
+        """Open a pull request from a pushed branch of its own; its number."""
+        body: dict[str, object] = {"head": branch, "base": "main", "title": "a change"}
+        made = self._server.api("POST", f"/repos/{self.full_name}/pulls", body)
+        return int(cast("dict[str, int]", made)["number"])
+
     def comment(self, number: int, text: str, token: str = "") -> int:
         """Comment on a pull request, as the administrator or with somebody's token; the comment's id."""
         path = f"/repos/{self.full_name}/issues/{number}/comments"

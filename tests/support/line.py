@@ -139,20 +139,21 @@ class Line:
 
         eventually(shown, lambda: f"{repo.statuses(commit)}\n{self.server.log}")
 
-    def build(self, commit: str) -> dict[str, object]:
-        """The newest Build of a commit, with everything that belongs to it, as the API tells it."""
+    def build(self, commit: str, *, merged: bool = False) -> dict[str, object]:
+        """The newest Build of a commit, or of its merge result, with everything of it, as the API tells it."""
         listed = cast("list[dict[str, object]]", self.server.get("/api/v1/builds?limit=100")["items"])
-        newest = next((item for item in listed if item["commit"] == commit), None)
+        found = (item for item in listed if item["commit"] == commit and bool(item["merge_into"]) == merged)
+        newest = next(found, None)
         return self.server.get(f"/api/v1/builds/{newest['id']}") if newest is not None else {}
 
-    def wait_build(self, commit: str, state: str) -> dict[str, object]:
-        """Wait until the newest Build of a commit is in this state."""
+    def wait_build(self, commit: str, state: str, *, merged: bool = False) -> dict[str, object]:
+        """Wait until the newest Build of a commit, or of its merge result, is in this state."""
 
         def there() -> dict[str, object] | None:
-            build = self.build(commit)
+            build = self.build(commit, merged=merged)
             return build if build and build["state"] == state else None
 
-        return eventually(there, lambda: f"{self.build(commit)}\n{self.server.log}")
+        return eventually(there, lambda: f"{self.build(commit, merged=merged)}\n{self.server.log}")
 
     def log_of(self, build: Section, part: str) -> str:
         """The log of the Job that has `part` in its name or attributes, empty before there is one."""

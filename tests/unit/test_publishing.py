@@ -38,6 +38,7 @@ def test_the_default_goes_everywhere_under_every_tag() -> None:
     [
         (RULE, replace(ORIGIN, private=True)),
         (RULE, replace(ORIGIN, trusted=False)),
+        (RULE, replace(ORIGIN, is_merge=True)),
         (RULE, replace(ORIGIN, trigger=Trigger.PULL_REQUEST)),
         (RULE, replace(ORIGIN, owner="stranger")),
         (RULE, replace(ORIGIN, ref="refs/tags/1.2.3")),

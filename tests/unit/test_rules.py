@@ -90,6 +90,7 @@ def test_the_tables_of_a_file() -> None:
         "[on]\nbranch = []",
         "[on]\nbranches = 'main'",
         "[on]\nsupersede = 1",
+        '[on]\nmerge = "yes"',
         "[schedule]\ncron = '0 3 * * *'",
         "on = []",
     ],
@@ -133,3 +134,8 @@ def test_the_first_of_several_expressions_counts_in_utc() -> None:
     assert next_after(["0 3 * * *", "30 17 * * *"], at) == at + timedelta(minutes=30)
     assert next_after(["0 17 * * *"], at) == at + timedelta(days=1)
     assert next_after([], at) is None
+
+
+@pytest.mark.parametrize(("text", "merge"), [("", None), ("merge = true", True), ("merge = false", False)])
+def test_merge_results_may_be_left_to_the_servers_settings(text: str, merge: bool | None) -> None:
+    assert parse(f"[on]\n{text}\n").on.merge is merge

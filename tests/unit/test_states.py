@@ -76,7 +76,8 @@ def test_open_states_are_those_that_are_no_end() -> None:
 
 
 def test_infrastructure_is_never_the_commits_fault() -> None:
-    commits_fault = {"build_failed", "evaluation_failed", "publication_failed", "timeout", "silent", "oom"}
+    commits_fault = {"build_failed", "evaluation_failed", "merge_conflict", "publication_failed"}
+    commits_fault |= {"timeout", "silent", "oom"}
     persons_wish = {"cancelled", "superseded", "skipped"}
     assert {str(reason) for reason in states.INFRASTRUCTURE_REASONS} == set(
         states.Reason

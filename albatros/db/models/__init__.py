@@ -15,7 +15,7 @@ from albatros.db.models.images import (
     RepoBlob,
     TagHead,
 )
-from albatros.db.models.inbox import Delivery, RefHead, Repo, Schedule
+from albatros.db.models.inbox import Delivery, PullRequest, RefHead, Repo, Schedule
 from albatros.db.models.server import Counter, Event, Operator, Person, Secret, StatusReport, Token
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "Operator",
     "Person",
     "Publication",
+    "PullRequest",
     "ReadSource",
     "RefHead",
     "Repo",

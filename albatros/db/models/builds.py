@@ -20,9 +20,11 @@ from albatros.db.models.base import Base, BigId, LongText, ShortText, enum_colum
 from albatros.db.models.inbox import Repo
 from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, Reason, Trigger
 
+_NEW_MERGE = text("merge_into IS NOT NULL AND rerun_of IS NULL")
+
 
 class Build(Base):
-    """One commit to be built."""
+    """One commit to be built, or its merge with another."""
 
     __tablename__ = "builds"
     __table_args__ = (
@@ -35,6 +37,15 @@ class Build(Base):
             "pull",
             postgresql_where=text("pull IS NOT NULL"),
             sqlite_where=text("pull IS NOT NULL"),
+        ),
+        Index(
+            "uq_builds_merge",
+            "repo_id",
+            "ref",
+            "sequence",
+            unique=True,
+            postgresql_where=_NEW_MERGE,
+            sqlite_where=_NEW_MERGE,
         ),
         Index(
             "ix_builds_open_ref",
@@ -66,7 +77,9 @@ class Build(Base):
     head_label: Mapped[str] = mapped_column(ShortText, default="")
     """The pull request's head for people: `alice/hello:feature`."""
     base_commit: Mapped[str | None] = mapped_column(String(64))
-    """Whose `.albatros.toml` holds when the Build itself is not trusted."""
+    """Whose `.albatros.toml` holds when the Build itself is not trusted; and what `commit` is merged with."""
+    merge_into: Mapped[str | None] = mapped_column(String(1024))
+    """The branch, as a whole ref, that `base_commit` is of, for a merge result; None for `commit` alone."""
     needs_approval: Mapped[bool] = mapped_column(default=False)
     """It runs only once a person who may push to the Repo has approved its commit."""
     approved_by: Mapped[str] = mapped_column(ShortText, default="")

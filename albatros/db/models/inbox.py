@@ -86,6 +86,37 @@ class Schedule(Base):
     next_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
+class PullRequest(Base):
+    """A pull request whose merge result may be built. A Build is made when a head or base moves away from the built."""
+
+    __tablename__ = "pulls"
+    __table_args__ = (
+        UniqueConstraint("repo_id", "number"),
+        Index(None, "repo_id", "head_ref"),
+        Index(None, "repo_id", "base_ref"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    repo_id: Mapped[int] = mapped_column(ForeignKey("repos.id"))
+    number: Mapped[int]
+    ref: Mapped[str] = mapped_column(String(1024))
+    """What the Builds of its merge results are of: `refs/pull/7/merge`."""
+    head_ref: Mapped[str] = mapped_column(String(1024))
+    """Whose RefHead has its head: a branch of the Repo, or `refs/pull/7/head`."""
+    base_ref: Mapped[str] = mapped_column(String(1024))
+    """Whose RefHead has its base."""
+    label: Mapped[str] = mapped_column(ShortText)
+    from_fork: Mapped[bool]
+    author: Mapped[str] = mapped_column(ShortText)
+    title: Mapped[str] = mapped_column(ShortText)
+    open: Mapped[bool]
+    built_head: Mapped[str | None] = mapped_column(String(64))
+    """With `built_base`: the commits that the newest Build merges."""
+    built_base: Mapped[str | None] = mapped_column(String(64))
+    sequence: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Of the newest Build; only grows."""
+
+
 class RefHead(Base):
     """The newest commit known of (repo, ref, flavor). Its sequence only grows; a Build is made when it moves."""
 

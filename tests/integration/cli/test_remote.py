@@ -7,9 +7,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from albatros.cli import main
-from albatros.db.models import Artifact, Attempt, Job
+from albatros.db.models import Artifact, Attempt, Build, Job
 from albatros.db.session import now
 from albatros.db.signals import Topic
 from albatros.domain.access import Scope
@@ -72,6 +73,14 @@ def test_one_thing_is_shown_with_what_belongs_to_it(api: Api, capsys: pytest.Cap
     assert "packages.armv6l-linux.driftnote" in shown
     assert json.loads(printed(capsys, "job", "show", api.seeded.failed_job, "--json"))["id"] == api.seeded.failed_job
     assert "default branch  main" in printed(capsys, "repo", "show", "alba/hello")
+
+
+def test_a_merge_result_is_shown_with_its_base(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "merged into" not in printed(capsys, "build", "show", api.seeded.failed)
+    with api.context.database.write() as session:
+        merged = {"merge_into": "refs/heads/release/2", "base_commit": COMMIT}
+        session.execute(update(Build).where(Build.id == api.seeded.failed).values(merged))
+    assert f"release/2 at {COMMIT}" in printed(capsys, "build", "show", api.seeded.failed)
 
 
 def test_trigger_cancel_and_rerun(api: Api, capsys: pytest.CaptureFixture[str]) -> None:

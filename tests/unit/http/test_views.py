@@ -84,6 +84,7 @@ def test_sizes(size: int, text: str) -> None:
         ("refs/tags/v1", "tag", "v1"),
         ("refs/pull/7/head", "pull request", "#7"),
         ("refs/merge-requests/7/head", "pull request", "#7"),
+        ("refs/pull/7/merge", "merge of", "#7"),
         ("refs/notes/albatros", "ref", "refs/notes/albatros"),
     ],
 )

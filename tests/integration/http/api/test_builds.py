@@ -1,7 +1,7 @@
 """Builds over HTTP: pages and filters, one with everything, and the calls that change something."""
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from albatros.db.models import Build, Event, Job
 from albatros.domain.access import Scope
@@ -102,6 +102,20 @@ def forge() -> MemoryForge:
     forge.add("alba/hello", main=HEAD)
     forge.add("stranger/thing", main=HEAD)
     return forge
+
+
+def test_a_merge_result_says_what_is_merged_into_what(api: Api, forge: MemoryForge) -> None:
+    build = waiting_build(api, forge)
+    shown = api.reader.get(f"/api/v1/builds/{build}").json()
+    assert (shown["merge_into"], shown["base_commit"]) == (None, None)
+    with api.context.database.write() as session:
+        merged = {"ref": "refs/pull/7/merge", "merge_into": "refs/heads/release/2", "base_commit": "b" * 40}
+        session.execute(update(Build).where(Build.id == build).values(merged))
+    shown = api.reader.get(f"/api/v1/builds/{build}").json()
+    assert (shown["merge_into"], shown["base_commit"]) == ("refs/heads/release/2", "b" * 40)
+    page = api.admin.get(f"/builds/{build}", headers={"Accept": "text/html"}).text
+    assert "release/2 at bbbbbbb" in page
+    assert "merge result" in page
 
 
 def test_approve_lets_a_build_run_once(api: Api, forge: MemoryForge) -> None:
