@@ -259,12 +259,12 @@ def _scheduler(parts: _Parts, local_url: str) -> Scheduler:
         parts.key,
         local_url,
         takes_strangers=takes_strangers,
-        takes_scripts=_isolates_jobs(parts.settings) or parts.settings.executor.allow_unisolated_scripts,
+        takes_scripts=isolates_jobs(parts.settings) or parts.settings.executor.allow_unisolated_scripts,
     )
     forges = {item.name: item for item in parts.settings.forges}
     return Scheduler(parts.database, parts.signals, dispatcher, parts.executor, limits, forges)
 
 
-def _isolates_jobs(settings: Settings) -> bool:
+def isolates_jobs(settings: Settings) -> bool:
     """Whether a Job can reach nothing of another one on its machine."""
     return settings.executor.kind is ExecutorKind.NOMAD and settings.nomad.driver is not NomadDriver.RAW_EXEC

@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 from sqlalchemy import select, update
 
+from albatros.bootstrap.server import isolates_jobs
 from albatros.db import secrets
 from albatros.db.keyring import Keyring
 from albatros.db.models import Build, Job
@@ -178,3 +179,16 @@ def test_what_a_script_claims_to_have_built_is_not_kept(world: World) -> None:
     runner.built(b"an artifact")
     assert world.artifacts(build) == []
     assert world.state(build) is BuildState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("executor", "driver", "shut_off"),
+    [("local", "exec", False), ("nomad", "raw_exec", False), ("nomad", "exec", True), ("nomad", "docker", True)],
+)
+def test_which_executors_shut_jobs_off_from_one_another(
+    tmp_path: Path, executor: str, driver: str, shut_off: bool
+) -> None:
+    cluster = {"driver": driver, "image": "registry.example.org/nix:1", "addresses": ["http://127.0.0.1:4646"]}
+    server = {"data": str(tmp_path), "url": "https://ci.example.org"}
+    settings = settings_of(tmp_path, executor={"kind": executor}, nomad=cluster, server=server)
+    assert isolates_jobs(settings) is shut_off

@@ -8,7 +8,7 @@ from albatros.db import logs
 from albatros.db.models import Attempt, Build, Image, Job, LogPiece, Publication, Repo
 from albatros.db.session import now
 from albatros.db.signals import Topic
-from albatros.domain.states import BuildState, JobState, PublicationState
+from albatros.domain.states import BuildState, JobKind, JobState, PublicationState
 from albatros.http.dashboard import BUILDS_A_PAGE, JOBS_A_PAGE
 from tests.support.api import Api
 from tests.support.seed import MAIN
@@ -262,3 +262,31 @@ def test_static_files_are_kept_by_browsers_under_their_digest(public_api: Api) -
     assert "immutable" not in public_api.anybody.get("/static/albatros.css").headers["cache-control"]
     assert public_api.anybody.get("/favicon.ico").headers["content-type"] == "image/svg+xml"
     assert len(public_api.anybody.get("/static/live.js").content) < 5 << 10
+
+
+def test_pages_name_a_flavor_and_a_script(public_api: Api) -> None:
+    (made,) = seed_many(public_api, 1, owner="flavored", title="Built twice")
+    with public_api.context.database.write() as session:
+        build = session.get_one(Build, made)
+        build.flavor = "nightly"
+        script = Job(
+            build_id=made,
+            kind=JobKind.SCRIPT,
+            key=".albatros",
+            system="",
+            name=".albatros",
+            attributes=[],
+            state=JobState.SUCCEEDED,
+            created_at=now(),
+        )
+        session.add(script)
+        session.flush()
+        job = script.id
+    page = public_api.anybody.get(f"/builds/{made}", headers=HTML).text
+    assert "<dt>Flavor</dt><dd>nightly</dd>" in page
+    assert ".albatros" in page
+    assert '<span class="tag">nightly</span>' in public_api.anybody.get("/", headers=HTML).text
+    assert ".albatros" in public_api.anybody.get(f"/jobs/{job}", headers=HTML).text
+    detail = public_api.anybody.get(f"/api/v1/builds/{made}").json()
+    assert detail["flavor"] == "nightly"
+    assert {"kind": "script", "name": ".albatros"}.items() <= detail["jobs"][-1].items()
