@@ -7,10 +7,8 @@ runner. Nomad may start a job twice (a lost node, a rebooted one, a person): the
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from urllib.parse import quote, urlsplit
@@ -24,14 +22,14 @@ from albatros.executors.nomad_job import (
     PREFIX,
     SYSTEM,
     TASK,
-    TOKEN_ITEM,
     RunnerSource,
     job_id,
     render,
     variable_path,
 )
 from albatros.executors.nomad_json import text, within
-from albatros.executors.nomad_watch import Cluster, JobView, Load, Watcher
+from albatros.executors.nomad_tokens import Tokens
+from albatros.executors.nomad_watch import Cluster, JobView, Load, Watcher, is_over
 from albatros.executors.nomad_words import Node, end_of, newest, read_allocation, wait_of
 from albatros.log import get_logger
 from albatros.settings import NomadDriver, NomadSettings
@@ -43,7 +41,6 @@ LOOKS = 20
 """Jobs that one poll asks about, of which no event told."""
 SLOW_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-TIDIERS = 2
 STDERR_TAIL = 4096
 
 
@@ -95,10 +92,8 @@ class NomadExecutor:
         self._cluster = Cluster()
         self._watcher = Watcher(self._nomad, self._cluster, installation, settings.without_acl, on_change)
         self._pace = _Pace()
-        self._lock = threading.Lock()
-        self._started: set[str] = set()
         self._told: dict[str, JobView] = {}
-        self._tidiers = ThreadPoolExecutor(TIDIERS, thread_name_prefix="nomad-tidy")
+        self._tokens = Tokens(self._nomad, installation, self._pace.refused)
         try:
             self._watcher.check_acl()
         except ExecutorError as error:
@@ -155,15 +150,13 @@ class NomadExecutor:
         job = render(self._settings, self._runner, self._installation, order)
         began = time.monotonic()
         try:
-            self._nomad.put_variable(variable_path(order.attempt_id), {TOKEN_ITEM: order.token})
+            self._tokens.write(order.attempt_id, order.token)
             self._nomad.register(job)
         except ExecutorUnavailableError:
             self._pace.refused()
             raise
         self._pace.took(time.monotonic() - began)
         self._cluster.add(order.attempt_id, order.system)
-        with self._lock:
-            self._started.add(order.attempt_id)
         return name
 
     def stop(self, attempt_id: str, *, kill: bool) -> None:
@@ -181,7 +174,8 @@ class NomadExecutor:
     def poll(self, open_attempts: Mapping[str, AttemptState]) -> list[RunnerNews]:
         """What Nomad says of open Attempts; of those that it does not speak of, it is asked."""
         self._watcher.ensure_started()
-        self._tidy(open_attempts)
+        if not self._pace.resting:
+            self._tokens.tidy(open_attempts)
         if not self._cluster.known:
             return []
         news: list[RunnerNews] = []
@@ -202,7 +196,7 @@ class NomadExecutor:
     def close(self) -> None:
         """Stop following Nomad; jobs go on."""
         self._watcher.stop()
-        self._tidiers.shutdown(wait=True, cancel_futures=True)
+        self._tokens.close()
         self._nomad.close()
 
     def _news(self, attempt_id: str, view: JobView) -> list[RunnerNews]:
@@ -239,28 +233,8 @@ class NomadExecutor:
         except ExecutorError as error:
             log.warning("Nomad cannot be asked about a job", attempt=attempt_id, error=error.detail)
             return None
-        dead = text(job, "Status") == "dead"
-        return self._cluster.put(attempt_id, JobView(text(within(job, "Meta"), SYSTEM), allocation, waits, dead))
-
-    def _tidy(self, open_attempts: Mapping[str, AttemptState]) -> None:
-        """Take away the tokens of what this process started and is closed."""
-        if self._pace.resting:
-            return
-        with self._lock:
-            closed = self._started - open_attempts.keys()
-            self._started -= closed
-        for attempt_id in closed:
-            self._tidiers.submit(self._forget, attempt_id)
-
-    def _forget(self, attempt_id: str) -> None:
-        try:
-            self._nomad.delete_variable(variable_path(attempt_id))
-        except ExecutorUnavailableError:
-            self._pace.refused()
-            with self._lock:
-                self._started.add(attempt_id)
-        except ExecutorError as error:
-            log.error("the token of a closed attempt stays in Nomad", attempt=attempt_id, error=error.detail)
+        view = JobView(text(within(job, "Meta"), SYSTEM), allocation, waits, is_over(job))
+        return self._cluster.put(attempt_id, view)
 
     def _facts(self, attempt_id: str, view: JobView) -> dict[str, object]:
         """What people are shown of where an Attempt is."""

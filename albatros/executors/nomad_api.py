@@ -21,7 +21,7 @@ import httpx
 from albatros.domain.text import plain
 from albatros.errors import ConfigError, ExecutorError, ExecutorUnavailableError
 from albatros.executors.nomad_errors import EXISTS, NomadBusyError, NomadMissingError, refusal, unreachable
-from albatros.executors.nomad_json import Document, mapping, rows, text
+from albatros.executors.nomad_json import Document, mapping, rows, text, within
 from albatros.executors.nomad_plain import CONNECT_SECONDS, MAX_ANSWER, READ_SECONDS, Endpoints, our_errors
 from albatros.settings import NomadSettings
 
@@ -115,6 +115,16 @@ class NomadApi:
             f"write variable {path}",
             lambda at: at.variable.create_variable(path, body, namespace=self.namespace),
         )
+
+    def variable(self, path: str) -> Document:
+        """What is in a Variable; nothing when there is none."""
+        try:
+            found = self._plain(
+                f"read variable {path}", lambda at: at.variable.get_variable(path, namespace=self.namespace)
+            )
+        except NomadMissingError:
+            return {}
+        return within(mapping(found), "Items")
 
     def delete_variable(self, path: str) -> None:
         """Take a Variable away; one that is not there is no error."""

@@ -246,7 +246,8 @@ class Watcher:
     def _list(self) -> None:
         nodes = [self._node(row) for row in self._nomad.nodes()]
         index, jobs = self._nomad.jobs(PREFIX, dead=False)
-        views = {attempt_id: JobView(system) for attempt_id, system in map(self._ours, jobs) if attempt_id}
+        ours = map(self._ours, (job for job in jobs if not is_over(job)))
+        views = {attempt_id: JobView(system) for attempt_id, system in ours if attempt_id}
         found: dict[str, list[Allocation]] = {}
         for row in self._nomad.open_allocations(PREFIX):
             found.setdefault(text(row, "JobID").removeprefix(PREFIX), []).append(read_allocation(row))
@@ -276,7 +277,7 @@ class Watcher:
         attempt_id, system = self._ours(job)
         if not attempt_id:
             return False
-        self._cluster.see_job(attempt_id, system, dead=text(job, "Status") == "dead")
+        self._cluster.see_job(attempt_id, system, dead=is_over(job))
         if kind == "JobDeregistered":
             self._cluster.doubt(attempt_id)
         return True
@@ -310,3 +311,8 @@ class Watcher:
         elif topic == "Evaluation":
             self._cluster.see_evaluation(attempt_id, number(payload, "ModifyIndex"), wait_of(payload))
         return True
+
+
+def is_over(job: Document) -> bool:
+    """Whether nothing of a job will begin any more. One that was stopped on a silent node does not become dead."""
+    return text(job, "Status") == "dead" or job.get("Stop") is True
