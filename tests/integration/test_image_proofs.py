@@ -219,9 +219,9 @@ def cosign(home: Path, command: str, key: Path, *arguments: str) -> subprocess.C
 def forget(server: RegistryServer, name: str, tag: str) -> None:
     url = f"http://{server.host}/v2/{name}/manifests/"
     headers = {"Accept": "application/vnd.oci.image.index.v1+json"}
-    with urlopen(Request(url + tag, headers=headers)) as answer:
+    with urlopen(Request(url + tag, headers=headers), timeout=60) as answer:
         listed = digest_of(answer.read())
-    with urlopen(Request(url + listed, method="DELETE")):
+    with urlopen(Request(url + listed, method="DELETE"), timeout=60):
         pass
 
 

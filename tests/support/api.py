@@ -45,7 +45,7 @@ class Api:
     @cached_property
     def anybody(self) -> httpx.Client:
         """A client without a token."""
-        return self.clients.enter_context(httpx.Client(base_url=self.url))
+        return self.clients.enter_context(httpx.Client(base_url=self.url, timeout=60))
 
     @cached_property
     def reader(self) -> httpx.Client:
@@ -64,7 +64,7 @@ class Api:
 
     def with_token(self, token: str) -> httpx.Client:
         headers = {"Authorization": f"Bearer {token}"}
-        return self.clients.enter_context(httpx.Client(base_url=self.url, headers=headers))
+        return self.clients.enter_context(httpx.Client(base_url=self.url, headers=headers, timeout=60))
 
 
 @contextmanager

@@ -183,13 +183,13 @@ def clients(api: Api, actor: Actor) -> Iterator[httpx.Client]:
     """The actor by cookie, and by a token that they made."""
     headers = {"Origin": api.url}
     if actor.anonymous:
-        yield api.clients.enter_context(httpx.Client(base_url=api.url, headers=headers))
+        yield api.clients.enter_context(httpx.Client(base_url=api.url, headers=headers, timeout=60))
         return
     cookies = cookie_of(api.context, actor.name)
-    yield api.clients.enter_context(httpx.Client(base_url=api.url, headers=headers, cookies=cookies))
+    yield api.clients.enter_context(httpx.Client(base_url=api.url, headers=headers, cookies=cookies, timeout=60))
     token = token_of(api.context.database, actor.name, Scope.ADMIN)
     headers["Authorization"] = f"Bearer {token}"
-    yield api.clients.enter_context(httpx.Client(base_url=api.url, headers=headers))
+    yield api.clients.enter_context(httpx.Client(base_url=api.url, headers=headers, timeout=60))
 
 
 def target(api: Api, path: str) -> str:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 def browser(api: Api, login: str) -> httpx.Client:
     headers = {"Origin": api.url, "Accept": "text/html"}
-    client = httpx.Client(base_url=api.url, headers=headers, cookies=cookie_of(api.context, login))
+    client = httpx.Client(base_url=api.url, headers=headers, cookies=cookie_of(api.context, login), timeout=60)
     return api.clients.enter_context(client)
 
 
@@ -64,7 +64,7 @@ def test_others_may_not(api: Api) -> None:
 
 
 def test_whoever_is_not_logged_in_is_asked_to(api: Api) -> None:
-    answer = httpx.get(f"{api.url}/join?repo=home/alba/new", headers={"Accept": "text/html"})
+    answer = httpx.get(f"{api.url}/join?repo=home/alba/new", headers={"Accept": "text/html"}, timeout=60)
     assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=/join%3Frepo%3Dhome/alba/new")
 
 

@@ -272,7 +272,7 @@ def test_a_stream_ends_when_its_token_is_revoked(api: Api) -> None:
 def test_a_stream_ends_with_the_session_of_who_listens(api: Api) -> None:
     api.people.given["alba/keys", "ines"] = Permission.READ
     cookies = cookie_of(api.context, "ines")
-    browser = api.clients.enter_context(httpx.Client(base_url=api.url, cookies=cookies))
+    browser = api.clients.enter_context(httpx.Client(base_url=api.url, cookies=cookies, timeout=60))
     with stream(browser, "/api/v1/events") as events:
         happen(api, api.seeded.private, "build.a")
         assert kinds(events, 1) == ["build.a"]

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.fixture
 def browser(api: Api) -> Iterator[httpx.Client]:
     """Keeps cookies and sends Origin, as a browser does; it does not follow redirects by itself."""
-    with httpx.Client(base_url=api.url, headers={**HTML, "Origin": api.url}) as client:
+    with httpx.Client(base_url=api.url, headers={**HTML, "Origin": api.url}, timeout=60) as client:
         yield client
 
 

@@ -55,7 +55,7 @@ def site(api: Api, forge: FakeOAuth) -> Iterator[Api]:
 @pytest.fixture
 def browser(site: Api) -> Iterator[httpx.Client]:
     """Keeps cookies; it does not follow redirects by itself."""
-    with httpx.Client(base_url=site.url, headers={**HTML, "Origin": site.url}) as client:
+    with httpx.Client(base_url=site.url, headers={**HTML, "Origin": site.url}, timeout=60) as client:
         yield client
 
 
@@ -124,7 +124,7 @@ def test_a_forged_state_is_refused(browser: httpx.Client, forge: FakeOAuth) -> N
 
 def test_a_login_that_another_browser_began_is_refused(browser: httpx.Client, forge: FakeOAuth, site: Api) -> None:
     back = forge.approve(begin(browser))
-    with httpx.Client(base_url=site.url, headers=HTML) as other:
+    with httpx.Client(base_url=site.url, headers=HTML, timeout=60) as other:
         refused(other.get(back), 403, "begun in another browser")
         begin(other)
         refused(other.get(back), 403, "begun in another browser")
@@ -244,7 +244,7 @@ def test_a_logout_ends_the_session_in_every_browser(browser: httpx.Client, forge
     assert browser.get("/").status_code == 200
     assert browser.post("/logout", data={"form_token": token}).status_code == 303
     assert SESSION not in browser.cookies
-    with httpx.Client(base_url=site.url, headers=HTML, cookies={SESSION: kept}) as other:
+    with httpx.Client(base_url=site.url, headers=HTML, cookies={SESSION: kept}, timeout=60) as other:
         assert other.get("/").status_code == 303
 
 
@@ -352,7 +352,7 @@ def test_a_person_of_a_real_gitea_sees_what_it_lets_them_see(api: Api, gitea: Gi
         closing(OAuthLogin(settings)) as login,
         closing(GiteaForge(settings)) as asked,
         somebody(gitea, name, password) as person,
-        httpx.Client(base_url=api.url, headers={**HTML, "Origin": api.url}) as browser,
+        httpx.Client(base_url=api.url, headers={**HTML, "Origin": api.url}, timeout=60) as browser,
     ):
         object.__setattr__(api.context, "logins", {"home": login})
         object.__setattr__(api.context, "permissions", {"home": asked})

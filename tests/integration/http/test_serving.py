@@ -34,11 +34,11 @@ def test_it_answers_until_it_is_stopped(app: FastAPI) -> None:
     server.start()
     url = server.local_url
     assert url == f"http://127.0.0.1:{sock.getsockname()[1]}"
-    assert httpx.get(url).json() == "hello"
+    assert httpx.get(url, timeout=60).json() == "hello"
     server.stop()
     assert app.state.hub.closed
     with pytest.raises(httpx.ConnectError):
-        httpx.get(url)
+        httpx.get(url, timeout=60)
 
 
 def test_who_comes_before_it_answers_waits(app: FastAPI) -> None:
@@ -56,7 +56,7 @@ def test_a_server_that_never_began_can_be_stopped(app: FastAPI) -> None:
     url = server.local_url
     server.stop()
     with pytest.raises(httpx.ConnectError):
-        httpx.get(url)
+        httpx.get(url, timeout=60)
 
 
 @pytest.mark.parametrize(("listen", "begin"), [("0.0.0.0:0", "http://127.0.0.1:"), (":0", "http://127.0.0.1:")])

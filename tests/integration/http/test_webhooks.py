@@ -63,7 +63,7 @@ def server(database: Database, tmp_path: Path) -> Iterator[Server]:
     web = WebServer(create_app(context), sock)
     web.start()
     try:
-        with httpx.Client(base_url=f"http://{address}") as client:
+        with httpx.Client(base_url=f"http://{address}", timeout=60) as client:
             yield Server(context, client, address)
     finally:
         web.stop()

@@ -25,7 +25,7 @@ def ines(api: Api) -> httpx.Client:
 @pytest.fixture
 def browser(api: Api) -> Iterator[httpx.Client]:
     headers = {"Accept": "text/html", "Origin": api.url}
-    with httpx.Client(base_url=api.url, headers=headers, cookies=cookie_of(api.context, "ines")) as client:
+    with httpx.Client(base_url=api.url, headers=headers, cookies=cookie_of(api.context, "ines"), timeout=60) as client:
         yield client
 
 
