@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from albatros.errors import ConfigError, ExecutorError, ExecutorUnavailableError
 from albatros.executors.nomad_api import NomadApi
-from albatros.executors.nomad_job import ATTEMPT, INSTALLATION, PREFIX, SYSTEM
+from albatros.executors.nomad_errors import NomadForbiddenError
+from albatros.executors.nomad_job import ATTEMPT, INSTALLATION, PREFIX, SYSTEM, VARIABLES, variable_path
 from albatros.executors.nomad_json import Document, number, rows, text, within
 from albatros.executors.nomad_words import Allocation, Node, newest, read_allocation, read_node, wait_of
 from albatros.log import get_logger
@@ -232,6 +233,7 @@ class Watcher:
         self.check_acl()
         with self._nomad.events() as stream:
             self._list()
+            self._sweep()
             listed = time.monotonic()
             for document in stream:
                 if self._stopping.is_set():
@@ -244,7 +246,8 @@ class Watcher:
         raise ExecutorUnavailableError("the stream of events ended")
 
     def _list(self) -> None:
-        nodes = [self._node(row) for row in self._nomad.nodes()]
+        known = {node.id: node for node in self._cluster.nodes()}
+        nodes = [self._node(row, known.get(text(row, "ID"))) for row in self._nomad.nodes()]
         index, jobs = self._nomad.jobs(PREFIX, dead=False)
         ours = map(self._ours, (job for job in jobs if not is_over(job)))
         views = {attempt_id: JobView(system) for attempt_id, system in ours if attempt_id}
@@ -265,11 +268,22 @@ class Watcher:
         self._index = index
         self._on_change()
 
-    def _node(self, row: Document) -> Node:
+    def _sweep(self) -> None:
+        """Take away the tokens that a killed server left: those of jobs of ours that are dead and never run again."""
+        try:
+            alive = {variable_path(attempt_id) for attempt_id in self._cluster.alive()}
+            left = {path for path in self._nomad.variables(f"{VARIABLES}{PREFIX}") if path not in alive}
+        except NomadForbiddenError as error:
+            log.warning("tokens that a killed server left stay in Nomad's variables", error=error.detail)
+            return
+        if left:
+            dead = map(self._ours, self._nomad.jobs(PREFIX, dead=True)[1])
+            for path in left & {variable_path(attempt_id) for attempt_id, _ in dead if attempt_id}:
+                self._nomad.delete_variable(path)
+
+    def _node(self, row: Document, known: Node | None) -> Node:
         """A node with its meta, asked for again only when the node changed."""
-        index = number(row, "ModifyIndex")
-        known = next((node for node in self._cluster.nodes() if node.id == text(row, "ID")), None)
-        if known is not None and known.modify_index == index:
+        if known is not None and known.modify_index == number(row, "ModifyIndex"):
             return known
         return read_node(self._nomad.node(text(row, "ID")))
 
@@ -285,7 +299,7 @@ class Watcher:
     def _ours(self, job: Document) -> tuple[str, str]:
         """The Attempt and the system of a job of ours; empty for another's."""
         meta = within(job, "Meta")
-        if text(meta, INSTALLATION) != self._installation:
+        if text(meta, INSTALLATION) != self._installation or text(job, "ID") != PREFIX + text(meta, ATTEMPT):
             return "", ""
         return text(meta, ATTEMPT), text(meta, SYSTEM)
 

@@ -297,6 +297,8 @@ def _order(
             "trusted_public_keys": list(executor.trusted_public_keys),
             "import_from_derivation": executor.import_from_derivation and build.trusted,
             "extra_systems": list(executor.extra_systems),
+            "min_free": executor.min_free,
+            "max_free": executor.max_free,
         },
         "limits": _limits_order(limits, bounds_of(limits, build.config)),
         "build": _build_order(job, config) if job.kind is JobKind.BUILD else None,

@@ -126,11 +126,11 @@ def test_an_order_says_where_and_for_how_long(world: World) -> None:
     (order,) = world.machine.started
     assert (order.system, order.trusted, order.limit_seconds) == ("", False, world.settings.limits.job_seconds)
     evaluation.claim()
-    evaluation.evaluated([package("hello")], "[limits]\njob_seconds = 60\n")
+    evaluation.evaluated([package("hello")], "[limits]\njob_seconds = 60\nmemory_mb = 512\n")
     plan.plan_due(world.database, world.signals, world.settings.limits)
     world.dispatch_one()
     order = world.machine.started[-1]
-    assert (order.system, order.trusted, order.limit_seconds) == ("x86_64-linux", False, 60)
+    assert (order.system, order.trusted, order.limit_seconds, order.memory_mb) == ("x86_64-linux", False, 60, 512)
 
 
 def test_a_start_that_was_not_noted_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
