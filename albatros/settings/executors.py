@@ -1,4 +1,4 @@
-"""Settings of where Jobs run: beside the server, or on a Nomad cluster."""
+"""Settings of where Jobs run: beside the server, on a Nomad cluster, or in a builder of the operator's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
-from albatros.settings.base import GIB, Bytes, Section
+from albatros.settings.base import GIB, Bytes, Name, Section
 
 
 class ShutdownMode(StrEnum):
@@ -105,3 +105,23 @@ class NomadSettings(Section):
         if bool(self.cert_file) != bool(self.key_file):
             raise ValueError("nomad.cert_file and nomad.key_file belong together: set both, or neither")
         return self
+
+
+class BuilderSettings(Section):
+    """`[[builders]]`: repos that a parameterized Nomad job of your own builds, instead of evaluating their flake."""
+
+    name: Name = Field(description="its name in pages and in the commit status of its failure")
+    job: str = Field(
+        pattern=r"^[A-Za-z0-9._-]{1,128}$",
+        description="id of the parameterized job: meta keys REPO_URL, COMMIT, BRANCH and FLAVOR, "
+        "a group `runner` with a task `executor`",
+    )
+    namespace: str = Field(
+        "", pattern=r"^[A-Za-z0-9-]{0,128}$", description="its namespace; default: `nomad.namespace`"
+    )
+    forge: Name = Field(description="the forge that its repos are on")
+    repos: tuple[str, ...] = Field(min_length=1, description="globs of owner/name that it builds")
+    refs: tuple[str, ...] = Field(
+        ("refs/heads/*",), description="globs of refs that it builds; a tag's BRANCH is its whole ref, refs/tags/NAME"
+    )
+    slots: int = Field(2, ge=1, le=256, description="Builds that it runs at once")
