@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 
 from albatros.errors import ConfigError, ExecutorError, ExecutorUnavailableError
 from albatros.executors.nomad_api import NomadApi
-from albatros.executors.nomad_errors import NomadForbiddenError
-from albatros.executors.nomad_job import ATTEMPT, INSTALLATION, PREFIX, SYSTEM, VARIABLES, variable_path
+from albatros.executors.nomad_job import ATTEMPT, INSTALLATION, PREFIX, SYSTEM
 from albatros.executors.nomad_json import Document, number, rows, text, within
 from albatros.executors.nomad_words import Allocation, Node, newest, read_allocation, read_node, wait_of
 from albatros.log import get_logger
@@ -233,7 +232,6 @@ class Watcher:
         self.check_acl()
         with self._nomad.events() as stream:
             self._list()
-            self._sweep()
             listed = time.monotonic()
             for document in stream:
                 if self._stopping.is_set():
@@ -267,19 +265,6 @@ class Watcher:
         self._cluster.replace(views, nodes)
         self._index = index
         self._on_change()
-
-    def _sweep(self) -> None:
-        """Take away the tokens that a killed server left: those of jobs of ours that are dead and never run again."""
-        try:
-            alive = {variable_path(attempt_id) for attempt_id in self._cluster.alive()}
-            left = {path for path in self._nomad.variables(f"{VARIABLES}{PREFIX}") if path not in alive}
-        except NomadForbiddenError as error:
-            log.warning("tokens that a killed server left stay in Nomad's variables", error=error.detail)
-            return
-        if left:
-            dead = map(self._ours, self._nomad.jobs(PREFIX, dead=True)[1])
-            for path in left & {variable_path(attempt_id) for attempt_id, _ in dead if attempt_id}:
-                self._nomad.delete_variable(path)
 
     def _node(self, row: Document, known: Node | None) -> Node:
         """A node with its meta, asked for again only when the node changed."""

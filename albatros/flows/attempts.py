@@ -235,11 +235,12 @@ def note_placements(database: Database, signals: Signals, placed: Mapping[str, R
         for attempt in session.scalars(statement).all():
             found = placed[attempt.id]
             same = update(Attempt).where(Attempt.id == attempt.id, Attempt.state.in_(OPEN_ATTEMPTS))
-            queue.changed(session, same.values(placement=dict(found.facts)))
             if found.waits:
                 waiting = same.where(Attempt.state == AttemptState.SUBMITTED)
                 queue.changed(session, waiting.values(lease_until=settle.claim_deadline()))
-            events.emit(session, attempt.job.build, "attempt.placed", attempt=attempt.id, job=attempt.job_id)
+            # Of what waits the same is told again and again, and nobody who watches wants to hear it.
+            if attempt.placement != found.facts and queue.changed(session, same.values(placement=dict(found.facts))):
+                events.emit(session, attempt.job.build, "attempt.placed", attempt=attempt.id, job=attempt.job_id)
     signals.notify(Topic.WATCHERS)
 
 

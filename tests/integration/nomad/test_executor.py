@@ -148,21 +148,6 @@ def test_the_token_goes_when_its_attempt_is_closed(executor: NomadExecutor, sim:
     wait_until(lambda: variables(sim) == [] or None)
 
 
-def test_tokens_that_a_killed_server_left_are_taken_away(sim: NomadSim, server_url: str) -> None:
-    killed = open_nomad(sim.url, "", PROGRAM)
-    over, runs = order(server_url, EXITS), order(server_url)
-    for one in (over, runs):
-        killed.start(one)
-    wait_until(
-        lambda: [new for new in told(killed, over.attempt_id, runs.attempt_id) if isinstance(new, RunnerEnded)] or None
-    )
-    killed.close()
-    assert len(variables(sim)) == 2
-    following = open_nomad(sim.url, "", PROGRAM)
-    wait_until(lambda: variables(sim) == [variable_path(runs.attempt_id)] or None)
-    following.close()
-
-
 def variables(sim: NomadSim) -> list[str]:
     nomad = NomadApi(NomadSettings(addresses=(sim.url,)))
     try:
