@@ -38,6 +38,11 @@ class RealWorld:
     def reboot(self, name: str) -> None:
         self._agent(name).reboot()
 
+    def power_off(self, name: str) -> None:
+        """The machine is gone, and its tasks with it."""
+        self._agent(name).kill()
+        self._agent(name).end_tasks()
+
     def restart_server(self) -> None:
         """The server's process ends and starts again."""
         server = self.nomad.agents["server"]
@@ -71,6 +76,10 @@ class SimulatedWorld:
     def reboot(self, name: str) -> None:
         self.sim.power_off(name)
         self.sim.power_on(name)
+
+    def power_off(self, name: str) -> None:
+        """The machine is gone, and its tasks with it."""
+        self.sim.power_off(name)
 
     def restart_server(self) -> None:
         """Its connections break, and its buffer of events is empty."""

@@ -1,0 +1,51 @@
+"""Tokens in Nomad's Variables: whoever wrote them, those of closed Attempts go."""
+
+import time
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from albatros.domain.states import AttemptState
+from albatros.executors import nomad_tokens
+from albatros.executors.base import StartOrder
+from tests.support.nomad_exchanges import PATIENCE, Talk
+from tests.support.nomad_place import open_nomad
+from tests.support.nomad_worlds import KINDS, nomad_world
+
+ZIPAPP = b"nobody runs this"
+
+
+@pytest.fixture(params=KINDS)
+def talk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Talk]:
+    """A Nomad, in which tokens are searched all the time."""
+    monkeypatch.setattr(nomad_tokens, "SEARCH_SECONDS", 0.0)
+    with nomad_world(request.param, clients=1) as world:
+        yield Talk(world)
+
+
+def _order() -> StartOrder:
+    return StartOrder(str(uuid.uuid4()), "a-token", "http://127.0.0.1:9", "x86_64-linux")
+
+
+def _paths(talk: Talk) -> set[str]:
+    return {row["Path"] for row in talk.say("GET", "/v1/vars?prefix=nomad/jobs/").response["body"]}
+
+
+def test_a_server_takes_away_what_one_that_died_left_and_nothing_else(talk: Talk) -> None:
+    closed, opened, foreign = (_order() for _ in range(3))
+    for order, installation in ((closed, "ours"), (opened, "ours"), (foreign, "theirs")):
+        dead = open_nomad(talk.world.url, "", ZIPAPP, installation)
+        dead.start(order)
+        dead.close()
+    path = {order.attempt_id: f"nomad/jobs/alb-{order.attempt_id}" for order in (closed, opened, foreign)}
+    assert _paths(talk) == set(path.values())
+    executor = open_nomad(talk.world.url, "", ZIPAPP, "ours")
+    deadline = time.monotonic() + PATIENCE
+    while path[closed.attempt_id] in _paths(talk):
+        assert time.monotonic() < deadline
+        executor.poll({opened.attempt_id: AttemptState.SUBMITTED})
+    for _ in range(20):
+        executor.poll({opened.attempt_id: AttemptState.SUBMITTED})
+    executor.close()
+    assert _paths(talk) == {path[opened.attempt_id], path[foreign.attempt_id]}
