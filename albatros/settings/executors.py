@@ -77,7 +77,11 @@ class NomadSettings(Section):
     cert_file: str = Field("", description="our own certificate (PEM), for mTLS")
     key_file: str = Field("", description="its key (PEM)")
     driver: NomadDriver = Field(NomadDriver.RAW_EXEC, description="`raw_exec`, `exec`, `docker` or `podman`")
-    user: str = Field("", description="user of the task; default: the driver's")
+    user: str = Field(
+        "",
+        description="user of the task; default: the driver's. With raw_exec it has to be let through the data_dir of "
+        "Nomad's clients (chmod 711)",
+    )
     image: str = Field("", description="container image with python3, git and nix, for docker and podman")
     nix_volume: str = Field("", description="host volume that is mounted at /nix; default: what is there")
     cpu_mhz: int = Field(1000, ge=1, description="processor share of a Job, in MHz")
