@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import demo, first_line, layer, memory, publish, webhooks
+from bench import demo, first_line, layer, memory, nomad, publish, webhooks
 from bench.report import ROOT, Figure, Report, load, machine, say, table
 
 RESULTS = ROOT / "bench" / "results" / "latest.json"
@@ -17,6 +17,7 @@ MEASUREMENTS: Mapping[str, Callable[[], Sequence[Figure]]] = {
     "demo": demo.measure,
     "memory": memory.measure,
     "layer": layer.measure,
+    "nomad": nomad.measure,
     "publish": publish.small,
     "publish-large": publish.large,
 }

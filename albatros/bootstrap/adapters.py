@@ -13,6 +13,7 @@ from typing import Protocol
 from albatros.domain.references import RegistryUrl
 from albatros.errors import ConfigError
 from albatros.executors.base import Executor
+from albatros.executors.builder_base import Builder
 from albatros.executors.local import LocalExecutor
 from albatros.forges.base import ForgeAdapter, Hooks, Login
 from albatros.forges.git import GitForge
@@ -27,7 +28,7 @@ from albatros.forges.oauth import OAuthLogin
 from albatros.http.deps import RunnerBundle
 from albatros.registries.base import Credentials, Registry
 from albatros.registries.opening import open_registry
-from albatros.settings import ExecutorKind, ForgeKind, ForgeSettings, RegistrySettings, Settings
+from albatros.settings import BuilderSettings, ExecutorKind, ForgeKind, ForgeSettings, RegistrySettings, Settings
 from albatros.store.base import BlobStore
 from albatros.store.files import FileStore
 
@@ -77,6 +78,15 @@ def build_executor(
 
             source = RunnerSource(hashlib.sha256(bundle.content).hexdigest(), settings.executor.nix_store)
             return NomadExecutor(settings.nomad, source, identity.installation, on_end)
+
+
+def build_builder(settings: Settings, item: BuilderSettings) -> Builder:
+    """What dispatches to a builder, on connections of its own. Raises ConfigError."""
+    # Imported when it is asked for, as above.
+    from albatros.executors.nomad_builder import NomadBuilder  # noqa: PLC0415
+
+    namespace = item.namespace or settings.nomad.namespace
+    return NomadBuilder(settings.nomad.model_copy(update={"namespace": namespace}), item.job)
 
 
 def open_store(settings: Settings) -> BlobStore:

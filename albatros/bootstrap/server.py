@@ -10,6 +10,7 @@ from albatros import __version__
 from albatros.bootstrap.adapters import (
     ServerExecutor,
     ServerIdentity,
+    build_builder,
     build_executor,
     build_forge,
     build_hooks,
@@ -23,7 +24,9 @@ from albatros.db.migrate import prepare
 from albatros.db.session import Database, connect
 from albatros.db.signals import Signals, Topic
 from albatros.db.writer import Writer
+from albatros.executors.builder_base import Builder
 from albatros.flows.assemble import Assembler
+from albatros.flows.builders import BuilderFollower
 from albatros.flows.collect import collect
 from albatros.flows.dispatch import Dispatcher
 from albatros.flows.proofs import signing_key
@@ -72,6 +75,7 @@ class _Parts:
     writer: Writer
     forges: Mapping[str, ForgeAdapter]
     executor: ServerExecutor
+    builders: Mapping[str, Builder]
     bundle: RunnerBundle
     key: bytes
     holder: str
@@ -98,6 +102,9 @@ class Server:
         self._parts = parts = _build_parts(settings, private)
         self._web = WebServer(create_app(_context(parts)), bind(settings.server.listen)) if self._is(Role.WEB) else None
         self._scheduler = _scheduler(parts, self.local_url)
+        self._follower = BuilderFollower(
+            parts.database, parts.signals, settings, parts.builders, parts.forges, parts.holder
+        )
         self._loops = self._scheduler_loops() + self._publisher_loops(observe)
 
     def _is(self, role: Role) -> bool:
@@ -151,10 +158,14 @@ class Server:
             self._scheduler.drain(parts.settings.executor.shutdown)
         if not stop_all(self._loops, STOP_SECONDS):
             log.warning("a loop did not end in time; what it held is taken up at the next start")
+        elif self._is(Role.SCHEDULER):
+            self._follower.let_go()
         if self._web is not None:
             self._web.stop()
         parts.writer.close()
         parts.executor.close()
+        for builder in parts.builders.values():
+            builder.close()
         parts.database.dispose()
         self._lock.close()
 
@@ -182,6 +193,7 @@ class Server:
 
         return [
             self._loop("scheduler", Topic.SCHEDULER, self._scheduler.step, SCHEDULER_IDLE_SECONDS),
+            self._loop("builders", Topic.SCHEDULER, self._follower.step, SCHEDULER_IDLE_SECONDS),
             self._loop("reconciler", Topic.RECONCILER, find_missed_heads, RECONCILE_SECONDS),
             self._loop("timetable", "timetable", keep_to_schedules, SCHEDULE_SECONDS),
             *(self._loop(f"reporter-{n}", Topic.REPORTER, report, IDLE_SECONDS) for n in range(REPORTERS)),
@@ -226,6 +238,7 @@ def _build_parts(settings: Settings, private: Sequence[Path]) -> _Parts:
         writer=Writer(database, signals),
         forges={item.name: build_forge(item) for item in settings.forges},
         executor=build_executor(settings, identity, bundle, private, lambda: signals.notify(Topic.SCHEDULER)),
+        builders={item.name: build_builder(settings, item) for item in settings.builders},
         bundle=bundle,
         key=key,
         holder=holder,

@@ -42,11 +42,14 @@ def _acl(nomad: NomadApi, settings: NomadSettings) -> str:
 
 
 def _variable(nomad: NomadApi) -> str:
-    """Write a Variable where those of Attempts lie, and take it away."""
+    """Write a Variable where those of Attempts lie, find it, and take it away."""
     path = f"nomad/jobs/alb-{uuid.uuid4()}"
     nomad.put_variable(path, {"token": "doctor"})
+    found = path in nomad.variables(path) and nomad.variable(path) != {}
     nomad.delete_variable(path)
-    return "our token may write and delete variables under nomad/jobs/"
+    if not found:
+        raise ExecutorError("does not list and show the variable that was just written; give our token both rights")
+    return "our token may write, list, read and delete variables under nomad/jobs/"
 
 
 def _events(nomad: NomadApi) -> str:

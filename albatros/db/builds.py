@@ -16,6 +16,7 @@ from albatros.db.models import Build, Event, Job, Repo
 from albatros.db.outbox import DueStatus, StatusWish, aggregate_of, put_statuses
 from albatros.db.session import now
 from albatros.db.upsert import dialect_of, table_of
+from albatros.domain.assigning import Assignment, builder_for
 from albatros.domain.states import BuildState, JobKind, JobState, Reason, Trigger, is_end
 from albatros.errors import ConflictError, OverloadedError
 
@@ -64,6 +65,8 @@ class NewBuild:
     changed_paths: tuple[str, ...] | None = None
     skip: str = ""
     """Why nothing is to be built: it ends with its first moment."""
+    builder: str = ""
+    """The builder of the operator's own that it is given to, instead of its flake being evaluated."""
 
     @property
     def waits(self) -> bool:
@@ -100,12 +103,13 @@ def create_build(session: Session, repo_id: int, new: NewBuild) -> int:
 def create_builds(session: Session, wanted: Sequence[tuple[int, NewBuild]]) -> Sequence[int]:
     """Make Builds, each of the repo with that id, queued or waiting for approval, with all that belongs to their start.
 
-    That is an evaluation Job, an event and a commit status for each. Returns their ids. All of it is in the caller's
-    transaction, which wakes the scheduler, the reporter and the watchers once committed.
+    That is its first Job (an evaluation, or that of a builder), an event and a commit status for each. Returns their
+    ids. All of it is in the caller's transaction, which wakes the scheduler, the reporter and the watchers once
+    committed.
     """
     at = now()
     made = _insert_builds(session, wanted, at)
-    jobs = [_evaluation_of(build, at) for build in made if not build.new.skip]
+    jobs = [_first_job_of(build, at) for build in made if not build.new.skip]
     if jobs:
         insert_rows(session, _INSERT_JOB, jobs)
     insert_rows(session, _INSERT_EVENT, [_event_of(build, at) for build in made])
@@ -182,13 +186,14 @@ def _row_of(repo_id: int, number: int, new: NewBuild, at: datetime) -> dict[str,
     }
 
 
-def _evaluation_of(build: _Made, at: datetime) -> dict[str, object]:
+def _first_job_of(build: _Made, at: datetime) -> dict[str, object]:
+    kind = JobKind.BUILDER if build.new.builder else JobKind.EVALUATION
     return {
         "build_id": build.id,
-        "kind": JobKind.EVALUATION,
-        "key": "evaluation",
+        "kind": kind,
+        "key": kind.value,
         "system": "",
-        "name": "evaluation",
+        "name": build.new.builder or "evaluation",
         "attributes": [],
         "state": JobState.WAITING if build.new.waits else JobState.QUEUED,
         "created_at": at,
@@ -209,8 +214,10 @@ def _status_of(build: _Made) -> DueStatus:
     return DueStatus(build.repo_id, build.new.commit, build.id, wish)
 
 
-def build_again(session: Session, old: Build, queued_builds: int) -> int:
+def build_again(session: Session, old: Build, queued_builds: int, assignments: Sequence[Assignment]) -> int:
     """Make a Build of the same commit at the same place of its ref; returns its id.
+
+    It is built as the `assignments` of builders say now.
 
     What needs approval and has none waits for it again.
     Raises ConflictError while the old one is open, OverloadedError when `queued_builds` Builds are open.
@@ -235,5 +242,13 @@ def build_again(session: Session, old: Build, queued_builds: int) -> int:
         merge_into=old.merge_into,
         needs_approval=old.needs_approval,
         approved_by=old.approved_by,
+        builder=builder_for(
+            assignments,
+            old.repo.forge,
+            old.repo.full_name,
+            old.ref,
+            trusted=old.trusted,
+            from_fork=old.from_fork,
+        ),
     )
     return create_build(session, old.repo_id, new)

@@ -14,6 +14,7 @@ from albatros.db.heads import Confirmed, move_head, raise_doubts
 from albatros.db.models import Build, Delivery, Repo
 from albatros.db.session import now
 from albatros.db.upsert import dialect_of, insert, insert_into, table_of
+from albatros.domain.assigning import Assignment, builder_for
 from albatros.domain.inbound import HeadMoved, Inbound, RepoInfo
 from albatros.domain.refs import BRANCH_PREFIX
 from albatros.domain.rules import SKIP_WORDS
@@ -37,6 +38,16 @@ class Arrival:
     confirmed: Mapping[str, Confirmed] = field(default_factory=dict)
     merges: bool = False
     """The forge's settings have merge results of pull requests built."""
+    assignments: tuple[Assignment, ...] = ()
+    """Builders of the operator's own, with what each is for."""
+
+    def builder_of(self, move: HeadMoved) -> str:
+        """The builder that a commit is given to; empty: its flake is evaluated."""
+        if self.inbound.repo is None:
+            return ""
+        from_fork = move.pull is not None and move.pull.from_fork
+        name = self.inbound.repo.full_name
+        return builder_for(self.assignments, self.forge, name, move.ref, trusted=move.trusted, from_fork=from_fork)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +109,7 @@ def _follow_moves(session: Session, repo_id: int, delivery_id: int, arrival: Arr
         check_room(session, arrival.queued_builds)
         # Of a head that was not where the push began, or that the forge was asked about, more has changed than it says.
         follows = sequence > 1 and move.ref not in arrival.confirmed
-        new = build_of(move, move.after, sequence, delivery_id, follows=follows, flavor=flavor)
+        new = build_of(arrival, move, move.after, sequence, delivery_id, follows=follows)
         builds.append(create_build(session, repo_id, new))
     return tuple(builds), "" if builds else "; ".join(reasons)
 
@@ -112,7 +123,9 @@ def _link_pull(session: Session, repo_id: int, move: HeadMoved, flavor: str) -> 
     session.execute(update(Build).where(*same).values(pull=move.pull.number, head_label=move.pull.label))
 
 
-def build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int, *, follows: bool, flavor: str) -> NewBuild:
+def build_of(
+    arrival: Arrival, move: HeadMoved, commit: str, sequence: int, delivery_id: int, *, follows: bool
+) -> NewBuild:
     """What a move to a commit has built; `follows` when it began at the head that was known."""
     pull = move.pull
     return NewBuild(
@@ -120,7 +133,7 @@ def build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int, *, f
         commit=commit,
         sequence=sequence,
         trigger=move.trigger,
-        flavor=flavor,
+        flavor=arrival.inbound.flavor,
         trusted=move.trusted,
         author=move.author,
         title=move.title,
@@ -132,6 +145,7 @@ def build_of(move: HeadMoved, commit: str, sequence: int, delivery_id: int, *, f
         needs_approval=move.needs_approval,
         changed_paths=move.paths if follows else None,
         skip=f"its message says {SKIP_WORDS}" if move.skip and move.ref.startswith(BRANCH_PREFIX) else "",
+        builder=arrival.builder_of(move),
     )
 
 

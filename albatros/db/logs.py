@@ -61,6 +61,18 @@ def append(session: Session, attempt_id: str, seq: int, offset: int, data: bytes
     session.execute(update(Attempt).where(Attempt.id == attempt_id).values(log_bytes=end + len(data)))
 
 
+def append_next(session: Session, attempt_id: str, data: bytes) -> None:
+    """Add to the end of a log, in as many pieces as it takes.
+
+    Raises GoneError when the Attempt is closed, NotFoundError.
+    """
+    _, end = _attempt(session, attempt_id, lock=True)
+    last = session.scalar(select(func.max(LogPiece.seq)).where(LogPiece.attempt_id == attempt_id))
+    first = 0 if last is None else last + 1
+    for number, start in enumerate(range(0, len(data), PIECE_BYTES)):
+        append(session, attempt_id, first + number, end + start, data[start : start + PIECE_BYTES])
+
+
 def read(database: Database, store: LogStore, attempt_id: str, start: int, length: int) -> bytes:
     """Bytes of a log from `start` on: fewer than `length` at its end or after READ_BYTES, none behind its end.
 

@@ -86,8 +86,8 @@ def record_pushes(session: Session, arrivals: Sequence[Arrival]) -> Sequence[Rec
     for push in pushes:
         delivery_id = deliveries[push.arrival.forge, push.arrival.inbound.delivery_id]
         sequence = _sequence_after(heads.get(push.key))
-        flavor = push.arrival.inbound.flavor
-        new = build_of(push.move, push.commit, sequence, delivery_id, follows=push.key in heads, flavor=flavor)
+        follows = push.key in heads
+        new = build_of(push.arrival, push.move, push.commit, sequence, delivery_id, follows=follows)
         builds.append((push.repo_id, new))
     check_room(session, arrivals[0].queued_builds, len(builds))
     ids = create_builds(session, builds)

@@ -99,7 +99,7 @@ def lock_attempt(session: Session, attempt_id: str) -> Attempt | None:
 
 def ready_jobs(session: Session, systems: Collection[str], limit: int, *, evaluations: bool = True) -> Sequence[Job]:
     """Queued Jobs of these systems, and `evaluations`, that can run now: oldest Build first, held with their Builds."""
-    placed = Job.system.in_(["", *systems] if evaluations else systems)
+    placed = and_(Job.kind != JobKind.BUILDER, Job.system.in_(["", *systems] if evaluations else systems))
     statement = (
         select(Job)
         .join(Job.build)

@@ -48,10 +48,12 @@ class ImageConfig:
 
 @dataclass(frozen=True, slots=True)
 class LimitConfig:
-    """`[limits]`, in seconds; the operator's own limits are the ceiling."""
+    """`[limits]`, in seconds and MiB; the operator's own limits are the ceiling."""
 
     job_seconds: int | None = None
     silence_seconds: int | None = None
+    memory_mb: int | None = None
+    """Memory of a build on a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +139,12 @@ def _artifact(name: str, table: Mapping[str, object]) -> str:
 
 
 def _limits(table: Mapping[str, object]) -> LimitConfig:
-    _known(table, ("job_seconds", "silence_seconds"), "limits.")
-    return LimitConfig(_seconds(table, "job_seconds"), _seconds(table, "silence_seconds"))
+    _known(table, ("job_seconds", "silence_seconds", "memory_mb"), "limits.")
+    return LimitConfig(
+        _count(table, "job_seconds", "seconds"),
+        _count(table, "silence_seconds", "seconds"),
+        _count(table, "memory_mb", "MiB"),
+    )
 
 
 def _on(table: Mapping[str, object]) -> OnConfig:
@@ -225,8 +231,8 @@ def _texts(table: Mapping[str, object], key: str, where: str) -> tuple[str, ...]
     return tuple(str(item) for item in value)
 
 
-def _seconds(table: Mapping[str, object], key: str) -> int | None:
+def _count(table: Mapping[str, object], key: str, unit: str) -> int | None:
     value = table.get(key)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value <= 0):
-        raise EvaluationError(f".albatros.toml: limits.{key} must be a number of seconds above 0")
+        raise EvaluationError(f".albatros.toml: limits.{key} must be a number of {unit} above 0")
     return value

@@ -159,6 +159,8 @@ class JobKind(StrEnum):
     """Builds one derivation."""
     SCRIPT = "script"
     """Runs the repo's own program, `.albatros`."""
+    BUILDER = "builder"
+    """Runs a builder of the operator's own for the commit: the only Job of its Build, whose flake nobody evaluates."""
 
 
 _B, _J, _A, _P = BuildState, JobState, AttemptState, PublicationState
@@ -168,7 +170,7 @@ _ATTEMPT_ENDS = {_A.SUCCEEDED, _A.FAILED, _A.LOST, _A.CANCELLED, _A.HANDED_BACK}
 _MOVES: dict[type[StrEnum], dict[StrEnum, set[StrEnum]]] = {
     BuildState: {
         _B.WAITING_APPROVAL: {_B.QUEUED, _B.CANCELLED, _B.SUPERSEDED},
-        _B.QUEUED: {_B.EVALUATING, *_BUILD_ENDS},
+        _B.QUEUED: {_B.EVALUATING, _B.RUNNING, *_BUILD_ENDS},
         _B.EVALUATING: {_B.QUEUED, _B.RUNNING, _B.SKIPPED, *_BUILD_ENDS},
         _B.RUNNING: {_B.PUBLISHING, _B.SUCCEEDED, *_BUILD_ENDS},
         _B.PUBLISHING: {_B.SUCCEEDED, *_BUILD_ENDS},

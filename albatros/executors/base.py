@@ -16,7 +16,8 @@ class StartOrder:
 
     `system` is the derivation's own, empty for an evaluation, which runs anywhere. Without `trusted` nobody who may
     push stands for what it runs. `limit_seconds` is the wall clock of the Attempt: the runner keeps to it, and an
-    executor that can ends what does not.
+    executor that can ends what does not. `memory_mb` asks for less memory than the executor would give, in MiB; 0 does
+    not.
     """
 
     attempt_id: str
@@ -25,6 +26,7 @@ class StartOrder:
     system: str = ""
     trusted: bool = True
     limit_seconds: int = 3600
+    memory_mb: int = 0
 
 
 @dataclass(frozen=True, slots=True)

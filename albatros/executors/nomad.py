@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from albatros.domain.states import AttemptState, Reason
 from albatros.errors import ExecutorError, ExecutorUnavailableError, NoCapacityError
 from albatros.executors.base import RunnerEnded, RunnerNews, RunnerPlaced, Slots, StartOrder
 from albatros.executors.nomad_api import NomadApi
+from albatros.executors.nomad_facts import facts_of
 from albatros.executors.nomad_job import (
     ARCHITECTURES,
     PREFIX,
@@ -238,22 +239,7 @@ class NomadExecutor:
 
     def _facts(self, attempt_id: str, view: JobView) -> dict[str, object]:
         """What people are shown of where an Attempt is."""
-        allocation = view.allocation
-        name = PREFIX + attempt_id
-        base = (self._settings.ui_url or self._settings.addresses[0]).rstrip("/")
-        if allocation is None:
-            page = f"{base}/ui/jobs/{quote(name, safe='')}@{quote(self._settings.namespace, safe='')}"
-            return {"job": name, "state": "dead" if view.dead else "pending", "waits": view.waits, "url": page}
-        return {
-            "job": name,
-            "state": allocation.client_status,
-            "waits": "",
-            "url": f"{base}/ui/allocations/{quote(allocation.id, safe='')}",
-            "allocation": allocation.id,
-            "node": allocation.node,
-            "description": allocation.desired_description or allocation.client_description,
-            "events": [{"at": one.at, "kind": one.kind, "message": one.message} for one in allocation.events],
-        }
+        return facts_of(self._settings, PREFIX + attempt_id, view.allocation, dead=view.dead, waits=view.waits)
 
     def _nodes(self) -> list[Node]:
         """Nodes that the jobs may go to."""

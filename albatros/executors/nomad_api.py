@@ -94,6 +94,17 @@ class NomadApi:
         """Stop a job; one that is not there is no error. It stays readable until Nomad collects it."""
         self._plain(f"stop job {job_id}", lambda at: at.job.deregister_job(job_id, purge=False))
 
+    def dispatch(self, job_id: str, token: str, id_prefix: str, meta: Mapping[str, str]) -> str:
+        """Run a parameterized job; the id of its child, the same for the same `token` until Nomad collects it.
+
+        Through httpx: python-nomad 2.1.0 sends the token in the body, and Nomad looks for it in the query.
+        """
+        what = f"dispatch {job_id}"
+        body = {"Meta": dict(meta), "IdPrefixTemplate": id_prefix}
+        path = f"/v1/job/{quote(job_id, safe='')}/dispatch"
+        answer = self._send(what, "POST", path, {"idempotency_token": token}, body)
+        return text(mapping(_decode(what, answer.content)), "DispatchedJobID")
+
     def allocations_of(self, job_id: str) -> list[Document]:
         """Every allocation of a job, with its tasks' states."""
         what = f"read allocations of {job_id}"
@@ -173,32 +184,48 @@ class NomadApi:
     @contextmanager
     def events(self) -> Iterator[Iterator[Document]]:
         """The stream of events, open when the block begins; an empty document is a heartbeat."""
-        params = {**self._params, "topic": list(TOPICS)}
+        what, path = "follow its events", "/v1/event/stream"
         timeout = httpx.Timeout(SILENT_STREAM_SECONDS, connect=CONNECT_SECONDS)
-
-        def opened(address: str) -> httpx.Response:
-            request = self._http.build_request("GET", f"{address}/v1/event/stream", params=params, timeout=timeout)
-            response = self._http.send(request, stream=True)
-            if response.status_code != HTTPStatus.OK:
-                try:
-                    raise refusal("follow its events", response.status_code, _head(response))
-                finally:
-                    response.close()
-            return response
-
-        response = self._anywhere("follow its events", opened)
-        try:
+        with self._stream(what, path, {"topic": list(TOPICS)}, timeout) as response:
             yield _lines(response)
-        except httpx.HTTPError as error:
-            raise unreachable("follow its events", error) from error
-        finally:
-            response.close()
+
+    @contextmanager
+    def log_frames(self, allocation_id: str, task: str, params: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
+        """What a task wrote, as frames in JSON, to where its log ends now; `params` say which part."""
+        what, path = f"read the log of {allocation_id}", f"/v1/client/fs/logs/{quote(allocation_id, safe='')}"
+        with self._stream(what, path, {"task": task, "follow": "false", **params}) as response:
+            yield response.iter_bytes()
 
     def close(self) -> None:
         """Let go of every connection."""
         self._http.close()
         for endpoints in self._opened:
             endpoints.close()
+
+    @contextmanager
+    def _stream(
+        self, what: str, path: str, params: Mapping[str, str | list[str]], timeout: httpx.Timeout | None = None
+    ) -> Iterator[httpx.Response]:
+        """An answer whose body is read in the block."""
+        asked, patience = {**self._params, **params}, timeout or self._http.timeout
+
+        def opened(address: str) -> httpx.Response:
+            request = self._http.build_request("GET", address + path, params=asked, timeout=patience)
+            response = self._http.send(request, stream=True)
+            if response.status_code != HTTPStatus.OK:
+                try:
+                    raise refusal(what, response.status_code, _head(response))
+                finally:
+                    response.close()
+            return response
+
+        response = self._anywhere(what, opened)
+        try:
+            yield response
+        except httpx.HTTPError as error:
+            raise unreachable(what, error) from error
+        finally:
+            response.close()
 
     def _rows(self, what: str, path: str, params: Mapping[str, str]) -> Iterator[Document]:
         return (row for page in self._pages(what, path, params) for row in page.rows)
@@ -214,8 +241,12 @@ class NomadApi:
         raise ExecutorError(f"Nomad has more than {MAX_PAGES * PAGE} rows to {what}; collect its garbage")
 
     def _get(self, what: str, path: str, params: Mapping[str, str]) -> _Answer:
+        return self._send(what, "GET", path, params)
+
+    def _send(self, what: str, method: str, path: str, params: Mapping[str, str], body: object = None) -> _Answer:
         def ask(address: str) -> _Answer:
-            with self._http.stream("GET", address + path, params={**self._params, **params}) as response:
+            asked = {**self._params, **params}
+            with self._http.stream(method, address + path, params=asked, json=body) as response:
                 content, headers = _head(response), response.headers
                 if response.status_code != HTTPStatus.OK:
                     raise refusal(what, response.status_code, content)

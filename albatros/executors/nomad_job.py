@@ -11,6 +11,7 @@ from albatros.executors.nomad_json import Document
 from albatros.settings import NomadDriver, NomadSettings
 
 PREFIX = "alb-"
+VARIABLES = "nomad/jobs/"
 GROUP, TASK = "runner", "executor"
 TOKEN_ITEM = "token"  # noqa: S105 - the name of an item, and no secret
 INSTALLATION, ATTEMPT, SYSTEM = "albatros", "attempt", "system"
@@ -19,6 +20,8 @@ SECOND = 10**9
 """Durations in Nomad's JSON are nanoseconds."""
 LOST_AFTER = 24 * 3600
 KILL_SECONDS = 30
+LEAST_MEMORY_MB = 64
+"""With less, no Python starts that could say so."""
 GRACE_SECONDS = 300
 """Beyond the wall clock of an Attempt, for what comes before and after it: then Nomad ends it."""
 ARCHITECTURES = {"x86_64": "amd64", "i686": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm"}
@@ -44,7 +47,7 @@ def job_id(attempt_id: str) -> str:
 
 def variable_path(attempt_id: str) -> str:
     """Where the Attempt's token lies: the job's own workload identity may read there, and no other job's."""
-    return f"nomad/jobs/{job_id(attempt_id)}"
+    return VARIABLES + job_id(attempt_id)
 
 
 def render(settings: NomadSettings, runner: RunnerSource, installation: str, order: StartOrder) -> Document:
@@ -119,11 +122,7 @@ def _task(settings: NomadSettings, runner: RunnerSource, order: StartOrder) -> D
             }
         ],
         "Templates": [_token_template(settings, order)],
-        "Resources": {
-            "CPU": settings.cpu_mhz,
-            "MemoryMB": settings.memory_mb,
-            **({"MemoryMaxMB": settings.memory_max_mb} if settings.memory_max_mb else {}),
-        },
+        "Resources": _resources(settings, order),
         "KillSignal": "SIGINT",
         "KillTimeout": KILL_SECONDS * SECOND,
     }
@@ -132,6 +131,14 @@ def _task(settings: NomadSettings, runner: RunnerSource, order: StartOrder) -> D
     if settings.nix_volume:
         task["VolumeMounts"] = [{"Volume": "nix", "Destination": "/nix", "ReadOnly": False}]
     return task
+
+
+def _resources(settings: NomadSettings, order: StartOrder) -> Document:
+    """What the operator gives; a repo can ask for less."""
+    if 0 < order.memory_mb < settings.memory_mb:
+        return {"CPU": settings.cpu_mhz, "MemoryMB": max(order.memory_mb, LEAST_MEMORY_MB)}
+    more = {"MemoryMaxMB": settings.memory_max_mb} if settings.memory_max_mb else {}
+    return {"CPU": settings.cpu_mhz, "MemoryMB": settings.memory_mb, **more}
 
 
 def _config(settings: NomadSettings) -> Document:

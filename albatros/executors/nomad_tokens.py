@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from albatros.errors import ExecutorError, ExecutorUnavailableError
 from albatros.executors.nomad_api import NomadApi
-from albatros.executors.nomad_job import INSTALLATION, PREFIX, TOKEN_ITEM, variable_path
+from albatros.executors.nomad_job import INSTALLATION, PREFIX, TOKEN_ITEM, VARIABLES, variable_path
 from albatros.log import get_logger
 
 log = get_logger(__name__)
 THREADS = 2
 SEARCH_SECONDS = 10.0
-_FOLDER = f"nomad/jobs/{PREFIX}"
+_FOLDER = VARIABLES + PREFIX
 
 
 class Tokens:

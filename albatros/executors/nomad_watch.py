@@ -244,7 +244,8 @@ class Watcher:
         raise ExecutorUnavailableError("the stream of events ended")
 
     def _list(self) -> None:
-        nodes = [self._node(row) for row in self._nomad.nodes()]
+        known = {node.id: node for node in self._cluster.nodes()}
+        nodes = [self._node(row, known.get(text(row, "ID"))) for row in self._nomad.nodes()]
         index, jobs = self._nomad.jobs(PREFIX, dead=False)
         ours = map(self._ours, (job for job in jobs if not is_over(job)))
         views = {attempt_id: JobView(system) for attempt_id, system in ours if attempt_id}
@@ -265,11 +266,9 @@ class Watcher:
         self._index = index
         self._on_change()
 
-    def _node(self, row: Document) -> Node:
+    def _node(self, row: Document, known: Node | None) -> Node:
         """A node with its meta, asked for again only when the node changed."""
-        index = number(row, "ModifyIndex")
-        known = next((node for node in self._cluster.nodes() if node.id == text(row, "ID")), None)
-        if known is not None and known.modify_index == index:
+        if known is not None and known.modify_index == number(row, "ModifyIndex"):
             return known
         return read_node(self._nomad.node(text(row, "ID")))
 
@@ -285,7 +284,7 @@ class Watcher:
     def _ours(self, job: Document) -> tuple[str, str]:
         """The Attempt and the system of a job of ours; empty for another's."""
         meta = within(job, "Meta")
-        if text(meta, INSTALLATION) != self._installation:
+        if text(meta, INSTALLATION) != self._installation or text(job, "ID") != PREFIX + text(meta, ATTEMPT):
             return "", ""
         return text(meta, ATTEMPT), text(meta, SYSTEM)
 

@@ -1,8 +1,9 @@
-"""Which Repos may build: those that an operator added, and those that their forge's settings cover."""
+"""Which Repos may build, and by what: those that an operator added, and those that their forge's settings cover."""
 
 from __future__ import annotations
 
 from albatros.db.models import Repo
+from albatros.domain.assigning import Assignment
 from albatros.domain.refs import matches_any
 from albatros.errors import ForbiddenError
 from albatros.settings import Settings
@@ -16,6 +17,11 @@ def globs_of(settings: Settings, forge: str) -> tuple[str, ...]:
 def merging(settings: Settings) -> frozenset[str]:
     """The forges whose pull requests' merge results are built where a repo does not say."""
     return frozenset(configured.name for configured in settings.forges if configured.merges)
+
+
+def assignments_of(settings: Settings) -> tuple[Assignment, ...]:
+    """The builders of the operator's own, with what each is for."""
+    return tuple(Assignment(one.name, one.forge, one.repos, one.refs) for one in settings.builders)
 
 
 def is_allowed(settings: Settings, repo: Repo) -> bool:

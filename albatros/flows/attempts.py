@@ -235,11 +235,12 @@ def note_placements(database: Database, signals: Signals, placed: Mapping[str, R
         for attempt in session.scalars(statement).all():
             found = placed[attempt.id]
             same = update(Attempt).where(Attempt.id == attempt.id, Attempt.state.in_(OPEN_ATTEMPTS))
-            queue.changed(session, same.values(placement=dict(found.facts)))
             if found.waits:
                 waiting = same.where(Attempt.state == AttemptState.SUBMITTED)
                 queue.changed(session, waiting.values(lease_until=settle.claim_deadline()))
-            events.emit(session, attempt.job.build, "attempt.placed", attempt=attempt.id, job=attempt.job_id)
+            # Of what waits the same is told again and again, and nobody who watches wants to hear it.
+            if attempt.placement != found.facts and queue.changed(session, same.values(placement=dict(found.facts))):
+                events.emit(session, attempt.job.build, "attempt.placed", attempt=attempt.id, job=attempt.job_id)
     signals.notify(Topic.WATCHERS)
 
 
@@ -297,6 +298,8 @@ def _order(
             "trusted_public_keys": list(executor.trusted_public_keys),
             "import_from_derivation": executor.import_from_derivation and build.trusted,
             "extra_systems": list(executor.extra_systems),
+            "min_free": executor.min_free,
+            "max_free": executor.max_free,
         },
         "limits": _limits_order(limits, bounds_of(limits, build.config)),
         "build": _build_order(job, config) if job.kind is JobKind.BUILD else None,

@@ -60,7 +60,7 @@ def obey(session: Session, arrival: Arrival) -> Recorded:
     elif command.command is Command.CANCEL:
         reason = _cancel(session, builds, command)
     else:
-        made, reason = _rerun(session, builds, command, arrival.queued_builds)
+        made, reason = _rerun(session, builds, command, arrival)
     note_reason(session, arrival, reason)
     return Recorded(made, reason)
 
@@ -86,7 +86,7 @@ def _cancel(session: Session, builds: list[Build], command: CommentCommand) -> s
 
 
 def _rerun(
-    session: Session, builds: list[Build], command: CommentCommand, queued_builds: int
+    session: Session, builds: list[Build], command: CommentCommand, arrival: Arrival
 ) -> tuple[tuple[int, ...], str]:
     if not builds:
         return (), f"pull request {command.pull} has no build yet"
@@ -97,4 +97,5 @@ def _rerun(
     running = next((build for build in newest if not is_end(build.state)), None)
     if running is not None:
         return (), f"build {running.number} has not ended: /cancel it first, or wait"
-    return tuple(build_again(session, build, queued_builds) for build in newest), f"asked by {command.author}"
+    again = (build_again(session, build, arrival.queued_builds, arrival.assignments) for build in newest)
+    return tuple(again), f"asked by {command.author}"

@@ -158,13 +158,15 @@ class Dispatcher:
 
     def _start(self, attempt: Attempt) -> None:
         build = attempt.job.build
+        bounds = bounds_of(self._limits, build.config)
         order = StartOrder(
             attempt.id,
             attempt_token(self._key, attempt.id),
             self._server_url,
             attempt.job.system,
             build.trusted,
-            bounds_of(self._limits, build.config).wall_seconds,
+            bounds.wall_seconds,
+            bounds.memory_mb,
         )
         try:
             reference = self._executor.start(order)

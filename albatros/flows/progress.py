@@ -33,7 +33,7 @@ _WHOLE_FILES = ("file", "image-archive")
 def move_build(session: Session, build: Build, to: BuildState, reason: Reason | None = None, message: str = "") -> None:
     """Move a Build with its times, event and commit status. Raises ConflictError when it was moved meanwhile."""
     queue.move_build(session, build, to)
-    if to is BuildState.EVALUATING and build.started_at is None:
+    if to in (BuildState.EVALUATING, BuildState.RUNNING) and build.started_at is None:
         build.started_at = now()
     if is_end(to):
         build.ended_at = now()

@@ -30,6 +30,7 @@ from albatros.db.inbox import (
 from albatros.db.pushes import may_be_plain, record_pushes
 from albatros.db.signals import Topic
 from albatros.db.writer import Writer
+from albatros.domain.assigning import builder_for
 from albatros.domain.inbound import Head, HeadMoved, Inbound, RepoInfo
 from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, is_commit, is_ref, matches_any, one_line
 from albatros.domain.states import Trigger
@@ -41,7 +42,7 @@ from albatros.errors import (
     UnauthorizedError,
 )
 from albatros.flows import commands, merges, pulls
-from albatros.flows.allowed import check_allowed, globs_of, merging
+from albatros.flows.allowed import assignments_of, check_allowed, globs_of, merging
 from albatros.flows.supersede import end_older
 from albatros.forges.base import Forge, ForgeAdapter
 from albatros.log import get_logger
@@ -151,8 +152,8 @@ def _arrival(
 ) -> Arrival:
     repo = inbound.repo
     listed = repo is not None and matches_any(repo.full_name, globs_of(settings, forge.name))
-    merges = forge.name in merging(settings)
-    return Arrival(forge.name, inbound, body, listed, settings.limits.queued_builds, confirmed, merges)
+    queued_builds, merges = settings.limits.queued_builds, forge.name in merging(settings)
+    return Arrival(forge.name, inbound, body, listed, queued_builds, confirmed, merges, assignments_of(settings))
 
 
 def _record_together(session: Session, arrivals: Sequence[Arrival]) -> Sequence[Recorded]:
@@ -233,8 +234,18 @@ def trigger(
             check_room(session, settings.limits.queued_builds)
             # The forge also has the commits of pull requests: one that is no head may be a stranger's.
             trusted = not is_commit(found) or trusted_build(session, repo.id, found) is not None
+            builder = builder_for(
+                assignments_of(settings), forge.name, repo.full_name, found, trusted=trusted, from_fork=False
+            )
             new = NewBuild(
-                found, wanted.commit, sequence, cause, trusted=trusted, author=wanted.author, title=wanted.title
+                found,
+                wanted.commit,
+                sequence,
+                cause,
+                trusted=trusted,
+                author=wanted.author,
+                title=wanted.title,
+                builder=builder,
             )
             build_id = create_build(session, repo.id, new)
             end_older(session, [build_id])

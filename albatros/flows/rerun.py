@@ -8,7 +8,7 @@ from albatros.db.builds import build_again
 from albatros.db.models import Build
 from albatros.db.writer import Writer
 from albatros.errors import NotFoundError
-from albatros.flows.allowed import check_allowed
+from albatros.flows.allowed import assignments_of, check_allowed
 from albatros.flows.receive import commit
 from albatros.settings import Settings
 
@@ -24,6 +24,6 @@ def rerun(settings: Settings, writer: Writer, build_id: int) -> int:
         if old is None:
             raise NotFoundError(f"there is no build {build_id}")
         check_allowed(settings, old.repo)
-        return build_again(session, old, settings.limits.queued_builds)
+        return build_again(session, old, settings.limits.queued_builds, assignments_of(settings))
 
     return commit(writer, work)

@@ -91,8 +91,13 @@ def _succeed(session: Session, attempt: Attempt, result: RunnerResult, closure_d
             progress.end_job(session, job, JobState.FAILED, Reason.BUILD_FAILED, wrong)
             return
         _store_outputs(session, job, result.outputs, known, closure_digests)
+    succeed(session, attempt)
+
+
+def succeed(session: Session, attempt: Attempt) -> None:
+    """Close an Attempt that did what its Job asks for, in a transaction that holds the Build and the Attempt."""
     _end_attempt(session, attempt, AttemptState.SUCCEEDED, None, "")
-    progress.end_job(session, job, JobState.SUCCEEDED)
+    progress.end_job(session, attempt.job, JobState.SUCCEEDED)
 
 
 def _sizes(session: Session, job: Job, outputs: tuple[Output, ...]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from albatros.db.models import Artifact, Build, Image, Job, Publication, StatusR
 from albatros.db.pages import JobCounts
 from albatros.domain.platforms import from_system
 from albatros.domain.refs import BRANCH_PREFIX
-from albatros.domain.states import BuildState, JobState, PublicationState, Trigger, is_end
+from albatros.domain.states import BuildState, JobKind, JobState, PublicationState, Trigger, is_end
 from albatros.http.views import (
     SHORT_COMMIT,
     BuildLine,
@@ -255,7 +255,7 @@ def _stages(rows: BuildRows) -> tuple[Stage, ...]:
     ahead = Tone.OFF if ended else Tone.WAIT
     return (
         Stage("Received", Tone.GOOD, _received(rows.build.trigger)),
-        _evaluation_stage(rows.evaluation, ahead),
+        _evaluation_stage(rows, ahead),
         _jobs_stage(rows.counts, ahead),
         _images_stage(rows, ahead),
         _publications_stage(rows.publications, ahead),
@@ -267,10 +267,11 @@ def _received(trigger: Trigger) -> str:
     return f"by {trigger.replace('_', ' ')}" if trigger is not Trigger.API else "by a call"
 
 
-def _evaluation_stage(evaluation: Job | None, ahead: Tone) -> Stage:
-    if evaluation is None:
-        return Stage("Evaluation", ahead, "not begun")
-    view = state_view(evaluation.state)
+def _evaluation_stage(rows: BuildRows, ahead: Tone) -> Stage:
+    if rows.evaluation is None:
+        given = next((job.name for job in rows.jobs if job.kind is JobKind.BUILDER), "")
+        return Stage("Evaluation", Tone.OFF, f"left to {given}") if given else Stage("Evaluation", ahead, "not begun")
+    view = state_view(rows.evaluation.state)
     return Stage("Evaluation", view.tone, view.word)
 
 

@@ -14,7 +14,6 @@ from albatros.runner.nixlog import ANSI, NixLog
 from albatros.runner.work import Work
 
 DAEMON_SOCKET = "/nix/var/nix/daemon-socket/socket"
-MIN_FREE, MAX_FREE = 2 << 30, 10 << 30
 STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[A-Za-z0-9+\-._?=]+")
 PROBE_SCRIPT = """
 test "$NIX_BUILD_TOP" = /build || { echo "NIX_BUILD_TOP is $NIX_BUILD_TOP"; exit 1; }
@@ -68,8 +67,8 @@ def settings(work: Work) -> str:
             "extra-extra-platforms": " ".join(nix.extra_systems),
             "build-users-group": "",
             # Nobody else looks after this store: Nix takes the garbage away itself when the disk gets full.
-            "min-free": str(MIN_FREE),
-            "max-free": str(MAX_FREE),
+            "min-free": str(nix.min_free),
+            "max-free": str(nix.max_free),
         }
     for key, value in values.items():
         if any(character in value for character in "\n\r#"):

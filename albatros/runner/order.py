@@ -41,6 +41,8 @@ class NixOrder(NamedTuple):
     trusted_public_keys: tuple[str, ...]
     import_from_derivation: bool
     extra_systems: tuple[str, ...]
+    min_free: int
+    max_free: int
 
 
 class Limits(NamedTuple):
@@ -199,6 +201,8 @@ def _nix(fields: Fields) -> NixOrder:
         trusted_public_keys=fields.texts("trusted_public_keys"),
         import_from_derivation=fields.flag("import_from_derivation"),
         extra_systems=fields.texts("extra_systems"),
+        min_free=fields.number("min_free"),
+        max_free=fields.number("max_free"),
     )
 
 

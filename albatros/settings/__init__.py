@@ -4,7 +4,14 @@ Every key `[a] b` is also `ALBATROS_A__B`; every secret `x` is also `x_file`, a 
 An unknown key is refused with the nearest known one. Nothing here opens a connection.
 """
 
-from albatros.settings.executors import ExecutorKind, ExecutorSettings, NomadDriver, NomadSettings, ShutdownMode
+from albatros.settings.executors import (
+    BuilderSettings,
+    ExecutorKind,
+    ExecutorSettings,
+    NomadDriver,
+    NomadSettings,
+    ShutdownMode,
+)
 from albatros.settings.model import (
     DatabaseSettings,
     ForgeKind,
@@ -24,6 +31,7 @@ from albatros.settings.reading import ENVIRONMENT_PREFIX, load, private_files
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
+    "BuilderSettings",
     "DatabaseSettings",
     "ExecutorKind",
     "ExecutorSettings",

@@ -1,4 +1,4 @@
-"""Settings of where Jobs run: beside the server, or on a Nomad cluster."""
+"""Settings of where Jobs run: beside the server, on a Nomad cluster, or in a builder of the operator's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
-from albatros.settings.base import Section
+from albatros.settings.base import GIB, Bytes, Name, Section
 
 
 class ShutdownMode(StrEnum):
@@ -37,6 +37,8 @@ class ExecutorSettings(Section):
     trusted_public_keys: tuple[str, ...] = Field((), description="keys of the substituters")
     import_from_derivation: bool = Field(False, description="let evaluation build, for trusted senders")
     extra_systems: tuple[str, ...] = Field((), description="systems that this machine builds beside its own")
+    min_free: Bytes = Field(2 * GIB, description="a runner's own store is collected when its disk has less free")
+    max_free: Bytes = Field(10 * GIB, description="a collection ends when so much is free")
     nix_store: str = Field(
         "", description="`private` (a store of the runner's own) or a NIX_REMOTE; default: the nix-daemon, else private"
     )
@@ -107,3 +109,23 @@ class NomadSettings(Section):
         if bool(self.cert_file) != bool(self.key_file):
             raise ValueError("nomad.cert_file and nomad.key_file belong together: set both, or neither")
         return self
+
+
+class BuilderSettings(Section):
+    """`[[builders]]`: repos that a parameterized Nomad job of your own builds, instead of evaluating their flake."""
+
+    name: Name = Field(description="its name in pages and in the commit status of its failure")
+    job: str = Field(
+        pattern=r"^[A-Za-z0-9._-]{1,128}$",
+        description="id of the parameterized job: meta keys REPO_URL, COMMIT, BRANCH and FLAVOR, "
+        "a group `runner` with a task `executor`",
+    )
+    namespace: str = Field(
+        "", pattern=r"^[A-Za-z0-9-]{0,128}$", description="its namespace; default: `nomad.namespace`"
+    )
+    forge: Name = Field(description="the forge that its repos are on")
+    repos: tuple[str, ...] = Field(min_length=1, description="globs of owner/name that it builds")
+    refs: tuple[str, ...] = Field(
+        ("refs/heads/*",), description="globs of refs that it builds; a tag's BRANCH is its whole ref, refs/tags/NAME"
+    )
+    slots: int = Field(2, ge=1, le=256, description="Builds that it runs at once")

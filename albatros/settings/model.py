@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
 from albatros.settings.base import GIB, MIB, Bytes, Name, Seconds, Section
-from albatros.settings.executors import ExecutorKind, ExecutorSettings, NomadSettings
+from albatros.settings.executors import BuilderSettings, ExecutorKind, ExecutorSettings, NomadSettings
 
 
 class ForgeKind(StrEnum):
@@ -190,6 +190,7 @@ class Settings(Section):
     executor: ExecutorSettings = ExecutorSettings()
     nomad: NomadSettings = NomadSettings()
     forges: tuple[ForgeSettings, ...] = ()
+    builders: tuple[BuilderSettings, ...] = ()
     operators: tuple[OperatorSettings, ...] = ()
     registries: tuple[RegistrySettings, ...] = ()
     signing: SigningSettings = SigningSettings()
@@ -200,6 +201,7 @@ class Settings(Section):
     def _names_are_unique(self) -> Settings:
         for kind, names in (
             ("forges", [f.name for f in self.forges]),
+            ("builders", [b.name for b in self.builders]),
             ("registries", [r.name for r in self.registries]),
         ):
             twice = {name for name in names if names.count(name) > 1}
@@ -213,6 +215,14 @@ class Settings(Section):
         for one in self.operators:
             if one.forge not in known:
                 raise ValueError(f"the operator {one.login!r} is of forge {one.forge!r}, which no [[forges]] is named")
+        return self
+
+    @model_validator(mode="after")
+    def _builders_have_a_forge(self) -> Settings:
+        known = {forge.name for forge in self.forges}
+        for one in self.builders:
+            if one.forge not in known:
+                raise ValueError(f"the builder {one.name!r} is for forge {one.forge!r}, which no [[forges]] is named")
         return self
 
     @model_validator(mode="after")
@@ -280,6 +290,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "executor": ExecutorSettings,
     "nomad": NomadSettings,
     "forges": ForgeSettings,
+    "builders": BuilderSettings,
     "operators": OperatorSettings,
     "registries": RegistrySettings,
     "signing": SigningSettings,

@@ -40,6 +40,7 @@ SAMPLES: dict[str, dict[str, object]] = {
         "webhook_secret": "what `openssl rand -hex 32` prints",
         "repos": ["alba/*"],
     },
+    "builders": {"name": "house", "job": "builder", "forge": "home", "repos": ["alba/firmware"]},
     "operators": {"forge": "home", "login": "alba"},
     "registries": {"name": "public", "url": "dir:/srv/registry"},
 }

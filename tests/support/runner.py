@@ -88,6 +88,8 @@ def evaluation_order(repo: Path, commit: str, **limits: int) -> dict[str, object
             "trusted_public_keys": [],
             "import_from_derivation": False,
             "extra_systems": [],
+            "min_free": 2 << 30,
+            "max_free": 10 << 30,
         },
         "limits": {
             "wall_seconds": 100,

@@ -82,8 +82,8 @@ def test_the_example_config_loads_and_says_the_defaults(tmp_path: Path) -> None:
     in_force = re.sub(r"^#(?! )", "", example.read_text(encoding="utf-8"), flags=re.MULTILINE).replace("\n#\n", "\n")
     (tmp_path / "albatros.toml").write_text(in_force)
     loaded = load(tmp_path / "albatros.toml", {})
-    assert loaded.model_copy(update={"forges": (), "operators": (), "registries": ()}) == Settings()
+    assert loaded.model_copy(update={"forges": (), "builders": (), "operators": (), "registries": ()}) == Settings()
     written = tomllib.loads(in_force)
     for name, model in sections().items():
-        table = written[name][0] if name in {"forges", "operators", "registries"} else written[name]
+        table = written[name][0] if name in {"forges", "builders", "operators", "registries"} else written[name]
         assert list(table) == list(model.model_fields), name

@@ -1,6 +1,7 @@
 """The job that Nomad is given: tried once, placed by the system, with the token in a Variable and nowhere else."""
 
 import json
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -122,6 +123,12 @@ def test_the_settings_are_followed() -> None:
     assert (job["NodePool"], job["Priority"]) == ("builders", 70)
     assert task(job)["Resources"] == {"CPU": 9, "MemoryMB": 64, "MemoryMaxMB": 128}
     assert group(job)["EphemeralDisk"] == {"SizeMB": 77}
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(0, 2048), (512, 512), (4096, 2048), (1, 64)])
+def test_a_repo_can_ask_for_less_memory_and_not_for_more(wanted: int, given: int) -> None:
+    asked = replace(order(), memory_mb=wanted)
+    assert task(rendered(what=asked))["Resources"] == {"CPU": 1000, "MemoryMB": given}
 
 
 @pytest.mark.parametrize("attempt_id", ["", "x", "../escape", ATTEMPT.upper(), f"{ATTEMPT}/dispatch"])

@@ -33,6 +33,7 @@ def test_a_whole_file() -> None:
         output = "manual"
         [limits]
         job_seconds = 60
+        memory_mb = 512
         """
     )
     assert config.images is not None
@@ -47,7 +48,7 @@ def test_a_whole_file() -> None:
     assert (hello.publish, hello.on) == (("hub",), ("refs/tags/*",))
     assert (tools.output, tools.tags, tools.publish, tools.on) == ("tools", None, None, None)
     assert config.artifacts == ("manual",)
-    assert config.limits == LimitConfig(60, None)
+    assert config.limits == LimitConfig(60, None, 512)
     assert config.binaries("hello-static") == ("bin/hello",)
     assert config.binaries("hello") == ()
     assert config.keeps("tools"), "an image is made of it"
@@ -91,6 +92,7 @@ def test_an_empty_table_of_images_means_none() -> None:
         ("[limits]\njob_seconds = 0", "above 0"),
         ("[limits]\njob_seconds = true", "above 0"),
         ("[limits]\nsilence_seconds = 1.5", "above 0"),
+        ("[limits]\nmemory_mb = -1", "limits.memory_mb must be a number of MiB above 0"),
         ("x = ", "is not TOML"),
         ("x = 1\nx = 2", "is not TOML"),
         ("x = " + "9" * 5000, "is not TOML"),

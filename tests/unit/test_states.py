@@ -12,7 +12,7 @@ from albatros.errors import ConflictError
 MACHINES: dict[type[StrEnum], dict[str, str]] = {
     BuildState: {
         "waiting_approval": "queued cancelled superseded",
-        "queued": "evaluating failed errored cancelled superseded",
+        "queued": "evaluating running failed errored cancelled superseded",
         "evaluating": "queued running skipped failed errored cancelled superseded",
         "running": "publishing succeeded failed errored cancelled superseded",
         "publishing": "succeeded failed errored cancelled superseded",

@@ -1,7 +1,7 @@
 """The tables. Invariants are constraints here: what must be unique or consistent is refused by the database itself."""
 
 from albatros.db.models.base import Base
-from albatros.db.models.builds import Attempt, Build, Job, JobEdge, LogPiece
+from albatros.db.models.builds import Attempt, Build, BuilderRun, Job, JobEdge, LogPiece
 from albatros.db.models.images import (
     Artifact,
     Blob,
@@ -24,6 +24,7 @@ __all__ = [
     "Base",
     "Blob",
     "Build",
+    "BuilderRun",
     "CachedLayer",
     "Counter",
     "Delivery",

@@ -203,6 +203,27 @@ class Attempt(Base):
     job: Mapped[Job] = relationship(lazy="joined", innerjoin=True)
 
 
+class BuilderRun(Base):
+    """How far an Attempt of a builder is followed, and by which server: the engine alone tells of it."""
+
+    __tablename__ = "builder_runs"
+
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id", ondelete="CASCADE"), primary_key=True)
+    holder: Mapped[str | None] = mapped_column(String(64))
+    """The server that follows it."""
+    lease_until: Mapped[datetime | None]
+    revision: Mapped[int] = mapped_column(default=0)
+    """Goes up with each piece of log, so that none is kept twice."""
+    allocation: Mapped[str] = mapped_column(ShortText, default="")
+    """Where its log was read last."""
+    streams: Mapped[dict[str, object]] = mapped_column(JSON)
+    """How far each output of its program was read."""
+    heard_at: Mapped[datetime | None]
+    """When it last said something."""
+
+    attempt: Mapped[Attempt] = relationship(lazy="joined", innerjoin=True)
+
+
 class LogPiece(Base):
     """A numbered piece of an Attempt's log, until the log is sealed."""
 

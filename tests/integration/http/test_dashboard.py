@@ -5,10 +5,11 @@ import pytest
 from sqlalchemy import Engine, event, select
 
 from albatros.db import logs
+from albatros.db.builds import NewBuild, create_build
 from albatros.db.models import Attempt, Build, Image, Job, LogPiece, Publication, Repo
 from albatros.db.session import now
 from albatros.db.signals import Topic
-from albatros.domain.states import BuildState, JobKind, JobState, PublicationState
+from albatros.domain.states import BuildState, JobKind, JobState, PublicationState, Trigger
 from albatros.http.dashboard import BUILDS_A_PAGE, JOBS_A_PAGE
 from tests.support.api import Api
 from tests.support.seed import MAIN
@@ -290,3 +291,16 @@ def test_pages_name_a_flavor_and_a_script(public_api: Api) -> None:
     detail = public_api.anybody.get(f"/api/v1/builds/{made}").json()
     assert detail["flavor"] == "nightly"
     assert {"kind": "script", "name": ".albatros"}.items() <= detail["jobs"][-1].items()
+
+
+def test_a_build_of_a_builder_shows_its_job_and_that_nothing_is_evaluated(public_api: Api) -> None:
+    with public_api.context.database.write() as session:
+        repo = session.scalar(select(Repo).where(Repo.owner == "alba", Repo.name == "hello"))
+        assert repo is not None
+        new = NewBuild(MAIN, "b" * 40, 99, Trigger.PUSH, builder="house")
+        build_id = create_build(session, repo.id, new)
+    page = public_api.anybody.get(f"/builds/{build_id}", headers=HTML).text
+    assert "left to house" in page
+    assert "0 of 1 done" in page
+    listed = public_api.anybody.get(f"/api/v1/builds/{build_id}").json()
+    assert [(job["kind"], job["name"]) for job in listed["jobs"]] == [("builder", "house")]
