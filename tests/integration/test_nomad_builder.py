@@ -16,7 +16,8 @@ from albatros.settings import NomadSettings
 from tests.contract.test_builders import attempt_id, meta, until
 from tests.services.nomad import NomadServer, start_dev
 from tests.support.nomad_jobs import JOB_ID, builder_job, nomad_of, register
-from tests.support.nomad_worlds import KINDS
+from tests.support.nomad_worlds import KINDS, nomad_world
+from tests.support.server_process import eventually
 from tests.tools import ROOT, require
 
 
@@ -122,3 +123,20 @@ def test_a_token_with_no_more_than_the_documented_rights_is_enough() -> None:
             assert child in builder.running()
             builder.stop(child)
             until(builder, child, Phase.ENDED)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_whose_node_is_lost_is_followed_to_where_nomad_started_it_again(kind: str) -> None:
+    """It may run twice: Nomad replaces what it lost whatever `reschedule` says, and the task of the node goes on."""
+    with nomad_world(kind, clients=2) as world:
+        register(NomadServer(world.url, world.token, {}))
+        with builder_of(NomadServer(world.url, "", {})) as builder:
+            child = builder.dispatch(attempt_id(), meta("sleeps"))
+            first = until(builder, child, Phase.RUNNING)
+            world.lose(first.host)
+            eventually(
+                lambda: builder.look(child).host != first.host and builder.look(child).phase is Phase.RUNNING,
+                lambda: str(builder.look(child)),
+            )
+            assert builder.look(child).allocation != first.allocation
+            builder.stop(child)
