@@ -42,12 +42,14 @@ def test_an_answer_of_nomad_is_lost_late_or_repeated(chaos: Chaos, call: tuple[s
 
 @pytest.mark.parametrize("point", ["delivery", "intent", "registered", "claim", "output", "result", "plan"])
 def test_the_server_is_killed(chaos: Chaos, point: str) -> None:
+    """A node that fetches the runner while the server is dead cannot: that try is the infrastructure's fault."""
     chaos.start(f"die:{point}")
     chaos.push()
     assert chaos.line.server.wait() == -signal.SIGKILL
     chaos.start()
     chaos.ends_well()
-    assert {state for _, _, state, _ in chaos.attempts()} == {"succeeded"}
+    failed = {reason for _, _, state, reason in chaos.attempts() if state != "succeeded"}
+    assert failed <= (INFRASTRUCTURE_REASONS if chaos.runners is None else frozenset())
 
 
 def test_nomads_server_is_restarted(chaos: Chaos) -> None:
