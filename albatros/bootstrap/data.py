@@ -1,4 +1,4 @@
-"""The server's own directory: its lock, and the secrets that it makes for itself."""
+"""The server's own directory: its lock, and the secrets that it makes for itself or shares with others."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 
+from albatros.db import shared_keys as known
+from albatros.db.keyring import Keyring
+from albatros.db.session import Database
 from albatros.errors import ConfigError
+from albatros.http.sessions import KEY_FILE, signer
+from albatros.settings import Settings
 
 KEY_BYTES = 32
+ATTEMPT_KEY = "attempt.key"
 
 
 def lock_data(data: Path) -> TextIOWrapper:
@@ -30,9 +36,23 @@ def lock_data(data: Path) -> TextIOWrapper:
     return lock
 
 
-def new_key() -> bytes:
-    """A key that nobody can guess."""
-    return secrets.token_bytes(KEY_BYTES)
+def shared_keys(settings: Settings, database: Database) -> bytes:
+    """Make the keys that all servers on a database share where there are none; the one of Attempts' tokens.
+
+    Raises ConfigError when the servers on this database have others.
+    """
+    directory = settings.keys
+    try:
+        key = secret_file(directory / ATTEMPT_KEY, lambda: secrets.token_bytes(KEY_BYTES))
+        found = {
+            ATTEMPT_KEY: [known.fingerprint(key)],
+            KEY_FILE: [signer(directory).mac("fingerprint", "")],
+            settings.secrets_key.name: Keyring(settings.secrets_key).ids(),
+        }
+    except OSError as error:
+        raise ConfigError(f"server.keys = {directory} cannot be used: {error.strerror}; check its owner") from error
+    known.check(database, directory, found)
+    return key
 
 
 def new_id() -> bytes:
@@ -42,7 +62,7 @@ def new_id() -> bytes:
 
 def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
     """Read a file that only this user can read, made whole at the first start."""
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         return path.read_bytes()
     except FileNotFoundError:

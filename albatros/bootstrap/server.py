@@ -18,7 +18,7 @@ from albatros.bootstrap.adapters import (
     open_store,
     registry_opener,
 )
-from albatros.bootstrap.data import lock_data, new_id, new_key, secret_file
+from albatros.bootstrap.data import lock_data, new_id, secret_file, shared_keys
 from albatros.db.logs import seal_finished
 from albatros.db.migrate import prepare
 from albatros.db.session import Database, connect
@@ -227,8 +227,9 @@ def _build_parts(settings: Settings, private: Sequence[Path]) -> _Parts:
     database = connect(settings.database_url)
     signals = Signals()
     bundle = _Bundle(*build_bundle())
-    key = secret_file(data / "keys" / "attempt.key", new_key)
-    holder = secret_file(data / "keys" / "server-id", new_id).decode()
+    key = shared_keys(settings, database)
+    keys_elsewhere = [] if settings.keys.is_relative_to(data) else [settings.keys]
+    holder = secret_file(data / "server-id", new_id).decode()
     identity = ServerIdentity(holder, key)
     return _Parts(
         settings=settings,
@@ -237,7 +238,9 @@ def _build_parts(settings: Settings, private: Sequence[Path]) -> _Parts:
         signals=signals,
         writer=Writer(database, signals),
         forges={item.name: build_forge(item) for item in settings.forges},
-        executor=build_executor(settings, identity, bundle, private, lambda: signals.notify(Topic.SCHEDULER)),
+        executor=build_executor(
+            settings, identity, bundle, [*private, *keys_elsewhere], lambda: signals.notify(Topic.SCHEDULER)
+        ),
         builders={item.name: build_builder(settings, item) for item in settings.builders},
         bundle=bundle,
         key=key,

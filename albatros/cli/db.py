@@ -1,4 +1,4 @@
-"""`albatros db upgrade`: bring the database to the tables of this version."""
+"""`albatros db`: bring the database to the tables of this version, and let servers on it have new keys."""
 
 from __future__ import annotations
 
@@ -17,13 +17,32 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "server itself when it starts; on PostgreSQL, stop the servers first.",
     )
     upgrade.add_argument("--config", type=Path, required=True, help="the server's albatros.toml")
-    upgrade.set_defaults(func=run)
+    upgrade.set_defaults(func=_upgrade)
+    forget = commands.add_parser(
+        "forget-keys",
+        help="let servers start with new keys, when the old ones are lost",
+        description="Forget the fingerprints of the keys that the servers on this database share, when the files are "
+        "lost: the next server that starts says which are right. What the lost ones protected stays lost: secrets have "
+        "to be set again, people log in again, what runs is lost and tried again.",
+    )
+    forget.add_argument("--config", type=Path, required=True, help="the server's albatros.toml")
+    forget.set_defaults(func=_forget_keys)
 
 
-def run(args: argparse.Namespace) -> int:
+def _upgrade(args: argparse.Namespace) -> int:
     """Upgrade, and print the revision on stdout."""
     from albatros import settings
     from albatros.db import migrate
 
     print(migrate.upgrade(settings.load(args.config).database_url))
+    return 0
+
+
+def _forget_keys(args: argparse.Namespace) -> int:
+    """Forget, and print how many keys were known on stdout."""
+    from albatros import settings
+    from albatros.db import shared_keys
+    from albatros.db.session import connect
+
+    print(shared_keys.forget(connect(settings.load(args.config).database_url)))
     return 0

@@ -69,6 +69,15 @@ class Keyring:
         """The id of the key that encrypts."""
         return _id_of(self._keys()[0])
 
+    def ids(self) -> list[str]:
+        """The ids of every key, the one that encrypts first."""
+        return [_id_of(key) for key in self._keys()]
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return self._path.name
+
     def add(self) -> None:
         """Put a new key in front: it encrypts from now on."""
         self._write([secrets.token_bytes(KEY_BYTES), *self._keys()])

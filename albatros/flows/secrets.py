@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from albatros.db import secrets
+from albatros.db import secrets, shared_keys
 from albatros.db.keyring import Keyring
 from albatros.db.models import Build
 from albatros.db.session import Database
@@ -55,6 +55,8 @@ def rotate(database: Database, keyring: Keyring) -> int:
         if not unfinished:
             keyring.add()
         total = 0
+        with database.write() as session:
+            shared_keys.remember(session, keyring.name, keyring.current())
         while count := _encrypt_some(database, keyring):
             total += count
         keyring.forget()

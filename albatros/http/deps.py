@@ -101,7 +101,7 @@ def caller_of(request: Request, context: Context) -> Caller:
 
 def who_by_cookie(context: AppContext, cookie: str) -> Who:
     """Who logged in on the dashboard; NOBODY when the session is over or forged."""
-    session = signer(context.settings.server.data).read(cookie)
+    session = signer(context.settings.keys).read(cookie)
     if session is None:
         return NOBODY
     if session.kind is SessionKind.PERSON:

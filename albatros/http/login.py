@@ -50,7 +50,7 @@ def viewer_of(request: Request, context: Context, caller: AnyPageCaller) -> View
     if caller.who.scope is None or request.headers.get("authorization"):
         return Viewer(caller.name)
     cookie = request.cookies.get(cookie_name(context.settings), "")
-    return Viewer(caller.name, form_token=signer(context.settings.server.data).form_token(cookie))
+    return Viewer(caller.name, form_token=signer(context.settings.keys).form_token(cookie))
 
 
 PageViewer = Annotated[Viewer, Depends(viewer_of)]
@@ -100,7 +100,7 @@ def form_caller(request: Request, context: Context, caller: AnyPageCaller, viewe
     """Who sent a form of their session. Raises UnauthorizedError or ForbiddenError."""
     if not viewer.form_token:
         raise UnauthorizedError("your login is over; log in again")
-    keys = signer(context.settings.server.data)
+    keys = signer(context.settings.keys)
     keys.check_form_token(request.cookies.get(cookie_name(context.settings), ""), form.get("form_token", ""))
     return caller
 
@@ -146,7 +146,7 @@ def give_cookie(answer: Response, settings: Settings, session: Session) -> None:
     """Log somebody in, in this browser."""
     answer.set_cookie(
         cookie_name(settings),
-        signer(settings.server.data).issue(session),
+        signer(settings.keys).issue(session),
         max_age=LIFETIME_SECONDS,
         httponly=True,
         samesite="lax",

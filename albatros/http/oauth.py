@@ -59,7 +59,7 @@ def begin(context: Context, forge: str, next: Text = "/") -> Response:  # noqa: 
     answer = RedirectResponse(login.address(_attempt(context.settings, begun)), HTTPStatus.SEE_OTHER)
     answer.set_cookie(
         _cookie(context.settings),
-        signer(context.settings.server.data).seal("login", str(begun), ATTEMPT_SECONDS),
+        signer(context.settings.keys).seal("login", str(begun), ATTEMPT_SECONDS),
         max_age=ATTEMPT_SECONDS,
         httponly=True,
         samesite="lax",
@@ -111,7 +111,7 @@ def _log_in(context: AppContext, login: Login, begun: _Begun, code: str) -> Resp
 
 def _begun(settings: Settings, request: Request, forge: str, state: str) -> _Begun:
     """The login that this browser began, if it is the one that comes back. Raises ForbiddenError."""
-    text = signer(settings.server.data).unseal("login", request.cookies.get(_cookie(settings), ""))
+    text = signer(settings.keys).unseal("login", request.cookies.get(_cookie(settings), ""))
     if text is None:
         raise ForbiddenError(_STALE)
     name, expected, target = text.split(":")
@@ -121,7 +121,7 @@ def _begun(settings: Settings, request: Request, forge: str, state: str) -> _Beg
 
 
 def _attempt(settings: Settings, begun: _Begun) -> LoginAttempt:
-    keys = signer(settings.server.data)
+    keys = signer(settings.keys)
     return LoginAttempt(
         # From the settings and never from a Host header, or a stranger would say where the code goes.
         redirect_uri=f"{settings.server.url.rstrip('/')}/login/{begun.forge}/callback",

@@ -112,10 +112,11 @@ def is_https(settings: Settings) -> bool:
 
 
 @lru_cache(maxsize=8)
-def signer(data: Path) -> SessionSigner:
-    """The signer of a server with this data directory; makes its key on first use. Raises ConfigError."""
-    path = data / KEY_FILE
+def signer(keys: Path) -> SessionSigner:
+    """The signer of a server with this directory of keys; makes its key on first use. Raises ConfigError."""
+    path = keys / KEY_FILE
     try:
+        keys.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = _read_or_create(path)
     except OSError as error:
         raise ConfigError(

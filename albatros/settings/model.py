@@ -31,6 +31,9 @@ class ServerSettings(Section):
     listen: str = Field("127.0.0.1:8080", description="address and port; port 0 takes a free one")
     url: str = Field("", description="how forges, runners and people reach the server; default: http:// and `listen`")
     data: Path = Field(Path("/var/lib/albatros"), description="SQLite, blobs and keys when nothing else is named")
+    keys: str = Field(
+        "", description="directory of the keys, the same on all servers of a database; default: `keys` in `server.data`"
+    )
     public: bool = Field(False, description="public repos are readable without a token")
     trusted_proxies: tuple[str, ...] = Field((), description="addresses or networks whose X-Forwarded-* are believed")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
@@ -257,9 +260,14 @@ class Settings(Section):
         return self.store.url or f"dir:{self.server.data / 'blobs'}"
 
     @property
+    def keys(self) -> Path:
+        """The directory of the keys in force."""
+        return Path(self.server.keys) if self.server.keys else self.server.data / "keys"
+
+    @property
     def secrets_key(self) -> Path:
         """The key file of secrets in the database."""
-        return self.server.data / "keys" / "secrets.key"
+        return self.keys / "secrets.key"
 
     def secrets(self) -> list[str]:
         """Every secret value, for masking in logs."""

@@ -31,7 +31,10 @@ pytestmark = pytest.mark.timeout(600)
 
 
 def explore(place: Place, examples: int) -> None:
-    """The same examples each time, in a process that has loaded the same. No machine dies here, so that nothing has to reach a disk."""
+    """The same examples each time, in a process that has loaded the same.
+
+    No machine dies here, so that nothing has to reach a disk.
+    """
     if place.engine.dialect.name == "sqlite":
         event.listen(place.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
         place.engine.dispose()

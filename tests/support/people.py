@@ -40,7 +40,7 @@ def cookie_of(context: AppContext, login: str) -> dict[str, str]:
     with context.database.write() as session:
         person = people.logged_in(session, "home", f"id-of-{login}", login)
     session_of = Session(SessionKind.PERSON, person.id, person_proof(person.sessions))
-    return {cookie_name(context.settings): signer(context.settings.server.data).issue(session_of)}
+    return {cookie_name(context.settings): signer(context.settings.keys).issue(session_of)}
 
 
 def token_of(database: Database, login: str, scope: Scope, bound: RepoFilter = ANY_REPO) -> str:

@@ -16,7 +16,7 @@ from albatros.db.models.images import (
     TagHead,
 )
 from albatros.db.models.inbox import Delivery, PullRequest, RefHead, Repo, Schedule
-from albatros.db.models.server import Counter, Event, Operator, Person, Secret, StatusReport, Token
+from albatros.db.models.server import Counter, Event, KnownKey, Operator, Person, Secret, StatusReport, Token
 
 __all__ = [
     "Artifact",
@@ -35,6 +35,7 @@ __all__ = [
     "ImageRequest",
     "Job",
     "JobEdge",
+    "KnownKey",
     "LogPiece",
     "Operator",
     "Person",

@@ -147,6 +147,16 @@ class Secret(Base):
     updated_at: Mapped[datetime]
 
 
+class KnownKey(Base):
+    """What tells a key file that every server on this database has from another one; never the key."""
+
+    __tablename__ = "known_keys"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Of the file, in the directory of keys."""
+    fingerprint: Mapped[str] = mapped_column(String(64))
+
+
 class Counter(Base):
     """A named count that survives restarts, such as refused deliveries."""
 

@@ -107,7 +107,7 @@ def test_the_dashboards_cookie_reads_and_changes_nothing(api: Api) -> None:
     with api.context.database.read() as session:
         admin = next(token for token in tokens.list_all(session) if token.scope == Scope.ADMIN)
     login = Login(SessionKind.TOKEN, admin.id, token_proof(admin.token_hash))
-    cookie = signer(api.context.settings.server.data).issue(login)
+    cookie = signer(api.context.settings.keys).issue(login)
     name = cookie_name(api.context.settings)
     headers = {"cookie": f"{name}={cookie}"}
     assert api.anybody.get(f"/api/v1/builds/{api.seeded.private}", headers=headers).status_code == 200

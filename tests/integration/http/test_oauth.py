@@ -131,7 +131,7 @@ def test_a_login_that_another_browser_began_is_refused(browser: httpx.Client, fo
 
 
 def test_a_login_of_another_server_or_purpose_is_refused(browser: httpx.Client, forge: FakeOAuth, site: Api) -> None:
-    keys = signer(site.context.settings.server.data)
+    keys = signer(site.context.settings.keys)
     text = "home:the-state:%2F"
     for cookie in (
         SessionSigner(b"x" * 32).seal("login", text, 60),
