@@ -113,7 +113,8 @@ def registry_name(image: PlannedImage, origin: Origin, templates: Sequence[str])
 
 def _fill(template: str, origin: Origin) -> str:
     """Names in registries are lower case; what a forge allows beyond that becomes `-`."""
-    return template.replace("{owner}", _part(origin.owner)).replace("{repo}", _part(origin.repo))
+    owner = "/".join(_part(part) for part in origin.owner.split("/"))
+    return template.replace("{owner}", owner).replace("{repo}", _part(origin.repo))
 
 
 def _part(text: str) -> str:

@@ -17,7 +17,11 @@ BRANCH_PREFIX = "refs/heads/"
 TAG_PREFIX = "refs/tags/"
 MAX_REF = 1024
 MAX_NAME = 100
-MAX_PARTS = 3
+MAX_LEVELS = 20
+"""Parts of a project's name on GitLab, whose groups may be inside of groups; GitLab itself allows as many."""
+MAX_OWNER = 255
+RESERVED = frozenset({"builds", "hook"})
+"""What follows a repo's name in addresses of this server, where a project in a subgroup could not be told from it."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _FLAVOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
@@ -43,7 +47,7 @@ class RepoFilter:
 
     def __str__(self) -> str:
         """`FORGE/OWNER/NAME`, cut where it does not narrow."""
-        return "/".join(part for part in (self.forge, self.owner, self.name) if part)
+        return place_text(self.forge, self.owner, self.name)
 
 
 ANY_REPO = RepoFilter()
@@ -51,10 +55,31 @@ ANY_REPO = RepoFilter()
 
 def read_bound(text: str) -> RepoFilter:
     """Read `FORGE[/OWNER[/NAME]]`; empty text narrows nothing. Raises BadInputError."""
-    parts = text.split("/")
-    if text and (len(parts) > MAX_PARTS or not all(_is_name(part) for part in parts)):
+    if not text:
+        return ANY_REPO
+    forge, slash, rest = text.partition("/")
+    try:
+        owner, name = split_place(rest) if slash else ("", "")
+    except BadInputError:
+        forge, owner, name = "", "", ""
+    if not _is_name(forge):
         raise BadInputError(f"{one_line(text, 80)!r} names no repos: give FORGE, FORGE/OWNER or FORGE/OWNER/NAME")
-    return RepoFilter(*parts)
+    return RepoFilter(forge, owner, name)
+
+
+def split_place(text: str) -> tuple[str, str]:
+    """Split `OWNER`, `OWNER/NAME` or `GROUP/SUB/`, which is an owner without a name. Raises BadInputError."""
+    if "/" not in text:
+        return check_full_name(f"{text}/x")[0], ""
+    if text.endswith("/") and "/" in text.removesuffix("/"):
+        return check_full_name(f"{text}x", nested=True)[0], ""
+    return check_full_name(text, nested=True)
+
+
+def place_text(forge: str, owner: str, name: str) -> str:
+    """What `split_place` reads, after the forge; the parts that are empty are left out."""
+    text = "/".join(part for part in (forge, owner, name) if part)
+    return f"{text}/" if "/" in owner and not name else text
 
 
 def check_flavor(text: str) -> str:
@@ -112,13 +137,19 @@ def check_commit(text: str) -> str:
     return text
 
 
-def check_full_name(text: str) -> tuple[str, str]:
-    """Split `owner/name`. Raises BadInputError."""
-    owner, slash, name = text.partition("/")
-    if not slash or not all(_is_name(part) for part in (owner, name)):
+def check_full_name(text: str, *, nested: bool = False) -> tuple[str, str]:
+    """Split `owner/name`; `nested` lets the owner be a group inside of others (`group/sub`). Raises BadInputError."""
+    owner, _, name = text.rpartition("/")
+    parts = [*owner.split("/"), name]
+    if not all(_is_name(part) for part in parts) or (len(parts) > 2 and not nested):
         raise BadInputError(
             f"{one_line(text, 80)!r} is no repo's name: OWNER/NAME of letters, digits, '.', '_' and '-'"
         )
+    if len(parts) > MAX_LEVELS or len(owner) > MAX_OWNER:
+        most = f"at most {MAX_LEVELS} parts, with {MAX_OWNER} characters before the last"
+        raise BadInputError(f"{one_line(text, 80)!r} is too long: {most}")
+    if len(parts) > 2 and name in RESERVED:
+        raise BadInputError(f"a project in a subgroup cannot be called {name!r} here: it is a word in addresses")
     return owner, name
 
 

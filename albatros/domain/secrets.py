@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from albatros.domain.refs import BRANCH_PREFIX, MAX_REF, TAG_PREFIX, check_full_name, matches_any, one_line
+from albatros.domain.refs import BRANCH_PREFIX, MAX_REF, TAG_PREFIX, matches_any, one_line, place_text, split_place
 from albatros.errors import BadInputError
 
 SERVER = "server"
@@ -31,14 +31,17 @@ _TOKEN = re.compile(r"[!-~]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Whose a secret is: one repo's, all repos' of one owner, or the whole server's."""
+    """Whose a secret is: one repo's, all repos' of one owner, or the whole server's.
+
+    An owner is exactly that one: what is a group's is not its subgroups'.
+    """
 
     forge: str = ""
     owner: str = ""
     repo: str = ""
 
     def __str__(self) -> str:
-        return "/".join(part for part in (self.forge, self.owner, self.repo) if part) or SERVER
+        return place_text(self.forge, self.owner, self.repo) or SERVER
 
     @classmethod
     def parse(cls, text: str) -> Place:
@@ -50,8 +53,7 @@ class Place:
             raise BadInputError(
                 f"{one_line(text, 80)!r} is no place of a secret: give FORGE/OWNER/REPO, FORGE/OWNER or {SERVER}"
             )
-        owner, repo = check_full_name(rest) if "/" in rest else (check_full_name(f"{rest}/x")[0], "")
-        return cls(forge, owner, repo)
+        return cls(forge, *split_place(rest))
 
     def around(self) -> tuple[Place, ...]:
         """The places whose secrets a repo may have, the nearest last."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from albatros.db.models import Repo
 from albatros.domain.assigning import Assignment
-from albatros.domain.refs import matches_any
+from albatros.domain.refs import check_full_name, matches_any
 from albatros.errors import ForbiddenError
-from albatros.settings import Settings
+from albatros.settings import ForgeKind, Settings
 
 
 def globs_of(settings: Settings, forge: str) -> tuple[str, ...]:
     """The globs of repos that a forge's settings let build."""
     return next((configured.repos for configured in settings.forges if configured.name == forge), ())
+
+
+def check_repo(settings: Settings, forge: str, full_name: str) -> tuple[str, str]:
+    """Split `owner/name` of a repo on a forge; only a GitLab has groups inside of groups. Raises BadInputError."""
+    kinds = {configured.name: configured.kind for configured in settings.forges}
+    return check_full_name(full_name, nested=kinds.get(forge) is ForgeKind.GITLAB)
 
 
 def merging(settings: Settings) -> frozenset[str]:

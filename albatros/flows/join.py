@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from albatros.db.inbox import upsert_repo
 from albatros.db.models import Repo
 from albatros.db.session import Database
-from albatros.domain.refs import check_full_name, matches_any
+from albatros.domain.refs import matches_any
 from albatros.errors import BadInputError, ForgeError, ForgeUnavailableError, NotFoundError
-from albatros.flows.allowed import globs_of
+from albatros.flows.allowed import check_repo, globs_of
 from albatros.forges.base import Forge, Hook, Hooks, HookState
 from albatros.settings import Settings
 
@@ -35,7 +35,8 @@ def read_address(settings: Settings, address: str) -> tuple[str, str, str]:
     for forge in settings.forges:
         for base in (f"{forge.url.rstrip('/')}/", f"{forge.name}/"):
             if address.startswith(base):
-                return forge.name, *check_full_name(address.removeprefix(base).rstrip("/").removesuffix(".git"))
+                full_name = address.removeprefix(base).rstrip("/").removesuffix(".git")
+                return forge.name, *check_repo(settings, forge.name, full_name)
     raise BadInputError("this address is on no forge that is configured here; give FORGE/OWNER/NAME")
 
 

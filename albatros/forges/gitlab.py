@@ -130,7 +130,7 @@ class GitlabForge:
             raise ForgeError(f"{self.name} describes a merge request in a way that cannot be read: {error}") from None
 
     def clone_source(self, owner: str, name: str, *, credential: bool = True) -> CloneSource:
-        url = f"{self._url}/{quote(owner, safe='')}/{quote(name, safe='')}.git"
+        url = f"{self._url}/{quote(owner, safe='/')}/{quote(name, safe='')}.git"
         if not credential or not self._clone_token:
             return CloneSource(url)
         token = self._deploy_tokens.of(owner, name) if self._deploy_tokens is not None else None

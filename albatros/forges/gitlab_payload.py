@@ -57,7 +57,7 @@ def project_path(owner: str, name: str) -> str:
 
 def read_project(value: Mapping[str, object]) -> RepoInfo:
     """A project, with `visibility` from the API or `visibility_level` from a webhook. Raises BadInputError."""
-    owner, name = check_full_name(payload.required_text(value, "path_with_namespace"))
+    owner, name = check_full_name(payload.required_text(value, "path_with_namespace"), nested=True)
     level, word = value.get("visibility_level"), value.get("visibility")
     if not isinstance(word, str) and (not isinstance(level, int) or isinstance(level, bool)):
         raise BadInputError("the project's visibility is missing")

@@ -20,6 +20,7 @@ from albatros.db.session import now
 from albatros.domain.access import Scope
 from albatros.domain.states import BuildState
 from albatros.errors import BadInputError, NotFoundError
+from albatros.flows.allowed import check_repo
 from albatros.flows.approve import approve
 from albatros.flows.cancel import cancel
 from albatros.flows.rerun import rerun
@@ -29,7 +30,7 @@ from albatros.http.caller import Caller
 from albatros.http.deps import AppContext, Context
 from albatros.http.job_views import NO_LOG, LogView, job_page, log_view
 from albatros.http.login import FormCaller, PageCaller, PageViewer
-from albatros.http.params import MAX_ID, branch_filter, repo_filter
+from albatros.http.params import MAX_ID, branch_filter, check_forge, repo_filter
 from albatros.http.render import page
 from albatros.http.views import BuildLine, build_lines, head_lines, repo_line, repo_path
 
@@ -186,9 +187,10 @@ def repos(caller: PageCaller, viewer: PageViewer, skip: Offset = 0) -> Response:
     )
 
 
-@router.get("/repos/{forge}/{owner}/{name}")
+@router.get("/repos/{forge}/{owner:path}/{name}")
 def repo(context: Context, caller: PageCaller, viewer: PageViewer, forge: str, owner: str, name: str) -> Response:
     """One repo: its newest builds, its refs and its badge."""
+    owner, name = check_repo(context.settings, check_forge(forge), f"{owner}/{name}")
     found = caller.repo(forge, owner, name)
     lines = _list_builds(caller, pages.BuildFilter(forge=forge, owner=owner, name=name), BUILDS_OF_REPO)
     with context.database.read() as session:

@@ -22,15 +22,18 @@ JobId = Annotated[int, Path(alias="id", ge=1, le=MAX_ID)]
 ArtifactId = Annotated[int, Path(alias="id", ge=1, le=MAX_ID)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="items in a page")]
 Cursor = Annotated[str, Query(max_length=64, description="`next` of the page before this one")]
-RepoQuery = Annotated[str, Query(max_length=400, description="[FORGE/]OWNER/NAME")]
+RepoQuery = Annotated[str, Query(max_length=450, description="[FORGE/]OWNER/NAME")]
 
 
 def repo_filter(text: str) -> RepoFilter:
-    """Read `FORGE/OWNER/NAME` or `OWNER/NAME`; empty text lets everything through. Raises BadInputError."""
+    """Read `FORGE/OWNER/NAME` or `OWNER/NAME`; empty text lets everything through. Raises BadInputError.
+
+    An owner with a `/` in it is read after a forge only.
+    """
     if not text:
         return RepoFilter()
-    forge, _, rest = text.partition("/") if text.count("/") == 2 else ("", "", text)
-    owner, name = check_full_name(rest)
+    forge, _, rest = text.partition("/") if text.count("/") > 1 else ("", "", text)
+    owner, name = check_full_name(rest, nested=True)
     return RepoFilter(check_forge(forge) if forge else "", owner, name)
 
 

@@ -302,7 +302,7 @@ class AddRepoIn(_In):
     """Which repo may build: its forge, owner and name, or its address."""
 
     forge: str = Field("", max_length=63)
-    owner: str = Field("", max_length=100)
+    owner: str = Field("", max_length=255)
     name: str = Field("", max_length=100)
     url: str = Field("", max_length=1024, description="on a configured forge, with or without .git")
 
@@ -317,7 +317,7 @@ class AddRepoIn(_In):
 class SecretIn(_In):
     """A secret to keep. Its value is told to nobody but the Jobs that may have it."""
 
-    place: str = Field(max_length=400, description="whose it is: FORGE/OWNER/REPO, FORGE/OWNER or server")
+    place: str = Field(max_length=450, description="whose it is: FORGE/OWNER/REPO, FORGE/OWNER or server")
     name: str = Field(
         max_length=300,
         description="the host that it is a token for (github.com), or a variable of scripts (DEPLOY_KEY)",

@@ -50,6 +50,12 @@ def test_what_the_operator_did_not_allow_goes_nowhere(rule: RegistryRule, origin
     assert destinations(IMAGE, origin, [rule]) == ()
 
 
+def test_a_subgroup_is_part_of_the_name() -> None:
+    nested = replace(ORIGIN, owner="Group/Sub_")
+    assert registry_name(IMAGE, nested, ["{owner}/{repo}"]) == "group/sub/hello"
+    assert registry_name(IMAGE, replace(ORIGIN, owner="group-sub"), ["{owner}/{repo}"]) == "group-sub/hello"
+
+
 def test_a_private_repo_may_publish_where_nobody_else_can_pull() -> None:
     private = replace(ORIGIN, private=True)
     rules = [RULE, replace(RULE, name="inside", public=False)]
@@ -118,4 +124,4 @@ def test_any_owner_and_repo_give_a_good_name_or_an_image_error(owner: str, repo:
     except ImageError:
         return
     assert check_name(name) == name
-    assert name.count("/") == 1
+    assert name.count("/") == owner.count("/") + 1

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from albatros.domain.refs import check_commit, check_full_name, check_ref, is_commit, is_ref, matches_any, one_line
+from albatros.domain.refs import (
+    RepoFilter,
+    check_commit,
+    check_full_name,
+    check_ref,
+    is_commit,
+    is_ref,
+    matches_any,
+    one_line,
+    read_bound,
+)
 from albatros.errors import BadInputError
 from tests.tools import needs
 
@@ -58,13 +68,83 @@ def test_full_names() -> None:
     assert check_full_name("a.b/.profile") == ("a.b", ".profile")
 
 
-@given(st.text(max_size=40))
-def test_a_name_that_is_accepted_is_safe_as_a_path(text: str) -> None:
+def test_a_groups_group_is_an_owner_where_it_may_be() -> None:
+    assert check_full_name("group/sub/project", nested=True) == ("group/sub", "project")
+    assert check_full_name("alba/hello", nested=True) == ("alba", "hello")
+    deepest = "/".join(["g"] * 19)
+    assert check_full_name(f"{deepest}/project", nested=True) == (deepest, "project")
+    with pytest.raises(BadInputError, match="OWNER/NAME"):
+        check_full_name("group/sub/project")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "group//project",
+        "/group/project",
+        "group/sub/",
+        "group/../project",
+        "group/./project",
+        "group/sub/..",
+        "group/su\x00b/project",
+        "group/su b/project",
+        "group/-/project",
+        "group/sub\n/project",
+        "group/sub%2Fx/project",
+        "project",
+        "",
+        "/",
+        "g/" * 20 + "project",
+        f"{'g' * 100}/{'g' * 100}/{'g' * 100}/project",
+        "group/sub/hook",
+        "group/sub/builds",
+    ],
+)
+def test_hostile_names_are_refused_at_any_depth(text: str) -> None:
+    with pytest.raises(BadInputError):
+        check_full_name(text, nested=True)
+
+
+def test_only_in_a_subgroup_a_word_of_addresses_is_no_name() -> None:
+    assert check_full_name("group/hook", nested=True) == ("group", "hook")
+    assert check_full_name("group/hook/project", nested=True) == ("group/hook", "project")
+
+
+@pytest.mark.parametrize(
+    ("text", "owner", "name"),
+    [
+        ("lab", "", ""),
+        ("lab/group", "group", ""),
+        ("lab/group/sub/", "group/sub", ""),
+        ("lab/group/sub", "group", "sub"),
+        ("lab/group/sub/project", "group/sub", "project"),
+    ],
+)
+def test_a_bound_names_an_owner_or_a_repo_at_any_depth(text: str, owner: str, name: str) -> None:
+    assert read_bound(text) == RepoFilter("lab", owner, name)
+    assert str(read_bound(text)) == text
+
+
+@pytest.mark.parametrize("text", ["lab/", "/", "lab/group/", "lab//x", "lab/group/sub//", "lab/group/../x", "la b/x"])
+def test_what_names_no_repos_is_no_bound(text: str) -> None:
+    with pytest.raises(BadInputError, match="names no repos"):
+        read_bound(text)
+
+
+def test_a_group_is_not_its_subgroups() -> None:
+    assert not read_bound("lab/group").covers("lab", "group/sub", "project")
+    assert read_bound("lab/group/sub/").covers("lab", "group/sub", "project")
+
+
+@given(st.one_of(st.text(max_size=40), st.text(st.sampled_from("ab./-\x00 "), max_size=60)), st.booleans())
+def test_a_name_that_is_accepted_is_safe_as_a_path(text: str, nested: bool) -> None:
     try:
-        parts = check_full_name(text)
+        owner, name = check_full_name(text, nested=nested)
     except BadInputError:
         return
-    for part in parts:
+    assert f"{owner}/{name}" == text
+    assert nested or "/" not in owner
+    for part in (*owner.split("/"), name):
         assert part not in {"", ".", ".."}
         assert set(part) <= set(string.ascii_letters + string.digits + "._-")
         assert not part.startswith("-")
@@ -74,6 +154,8 @@ def test_globs() -> None:
     assert matches_any("alba/hello", ("eve/*", "alba/*"))
     assert not matches_any("albatros/hello", ("alba/*",))
     assert not matches_any("alba/hello", ())
+    assert matches_any("group/sub/project", ("group/*",))
+    assert not matches_any("group/sub/project", ("sub/*", "group/project"))
 
 
 @given(st.text(), st.integers(1, 50))

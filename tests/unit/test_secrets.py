@@ -22,6 +22,8 @@ from albatros.errors import BadInputError
         ("home/alba", Place("home", "alba")),
         ("home/alba/hello", Place("home", "alba", "hello")),
         ("server/alba", Place("server", "alba")),
+        ("lab/group/sub/", Place("lab", "group/sub")),
+        ("lab/group/sub/project", Place("lab", "group/sub", "project")),
     ],
 )
 def test_a_place_is_read_and_written(written: str, place: Place) -> None:
@@ -30,7 +32,7 @@ def test_a_place_is_read_and_written(written: str, place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "home", "home/", "/alba", "home/alba/", "home/alba/hello/x", "Home/alba", "home/..", "home/a b/c"]
+    "text", ["", "home", "home/", "/alba", "home/alba/", "home/alba//x", "Home/alba", "home/..", "home/a b/c"]
 )
 def test_what_is_no_place_is_refused(text: str) -> None:
     with pytest.raises(BadInputError):
@@ -43,6 +45,11 @@ def test_the_places_around_a_repo_are_the_servers_its_owners_and_its_own() -> No
         "home/alba",
         "home/alba/hello",
     ]
+
+
+def test_what_is_a_groups_is_not_its_subgroups() -> None:
+    around = [str(place) for place in Place.parse("lab/group/sub/project").around()]
+    assert around == ["server", "lab/group/sub/", "lab/group/sub/project"]
 
 
 @pytest.mark.parametrize("name", ["github.com", "git.example.org:3000", "localhost", "127.0.0.1:8080"])

@@ -12,11 +12,11 @@ from albatros.db import pages, queries
 from albatros.db.models import Build
 from albatros.db.sight import ALL
 from albatros.domain.access import Scope
-from albatros.domain.refs import check_full_name
 from albatros.domain.states import BuildState
 from albatros.errors import NotFoundError
 from albatros.flows import receive
 from albatros.flows.access import Unseen
+from albatros.flows.allowed import check_repo
 from albatros.flows.approve import approve
 from albatros.flows.cancel import cancel
 from albatros.flows.rerun import rerun
@@ -95,14 +95,14 @@ def show_build(context: Context, caller: Reader, build_id: BuildId) -> BuildDeta
     )
 
 
-@router.post("/repos/{forge}/{owner}/{name}/builds", status_code=HTTPStatus.CREATED)
+@router.post("/repos/{forge}/{owner:path}/{name}/builds", status_code=HTTPStatus.CREATED)
 def trigger_build(
     context: Context, caller: WriteCaller, forge: str, owner: str, name: str, body: TriggerIn
 ) -> BuildSummary:
     """Build a branch, a tag or a commit of a repo now."""
-    full_name = check_full_name(f"{owner}/{name}")
+    full_name = check_repo(context.settings, check_forge(forge), f"{owner}/{name}")
     # The first push may be yet to come: without a row, the forge alone knows who may see it.
-    caller.check(Unseen(check_forge(forge), *full_name), f"repo {forge}/{owner}/{name}", Scope.WRITE)
+    caller.check(Unseen(forge, *full_name), f"repo {forge}/{owner}/{name}", Scope.WRITE)
     configured = context.forges.get(forge)
     if configured is None:
         raise NotFoundError(f"no forge named {forge!r} is configured here")

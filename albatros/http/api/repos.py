@@ -8,7 +8,7 @@ from http import HTTPStatus
 from fastapi import APIRouter
 
 from albatros.db import queries
-from albatros.domain.refs import check_full_name
+from albatros.flows.allowed import check_repo
 from albatros.flows.join import read_address
 from albatros.forges.base import Hook
 from albatros.http import joining
@@ -47,31 +47,29 @@ def add_repo(context: Context, caller: WriteCaller, body: AddRepoIn) -> JoinedOu
     return JoinedOut(**dict(shown), hook=_hook_out(joined.hook))
 
 
-@router.get("/repos/{forge}/{owner}/{name}")
+@router.get("/repos/{forge}/{owner:path}/{name}/hook")
+def show_hook(context: Context, caller: WriteCaller, forge: str, owner: str, name: str) -> HookOut:
+    """How a repo's webhook stands, asked of its forge, for those who may change it."""
+    return _hook_out(joining.hook_of(caller, *_checked(context, forge, owner, name)))
+
+
+@router.get("/repos/{forge}/{owner:path}/{name}")
 def show_repo(context: Context, caller: Reader, forge: str, owner: str, name: str) -> RepoOut:
     """One repo."""
-    check_forge(forge)
-    owner, name = check_full_name(f"{owner}/{name}")
-    repo = caller.repo(forge, owner, name)
+    repo = caller.repo(*_checked(context, forge, owner, name))
     with context.database.read() as session:
         newest = queries.newest_builds(session, [repo.id])
     return repo_out(context.settings, repo, newest.get(repo.id))
 
 
-@router.delete("/repos/{forge}/{owner}/{name}")
-def remove_repo(caller: WriteCaller, forge: str, owner: str, name: str) -> HookOut:
+@router.delete("/repos/{forge}/{owner:path}/{name}")
+def remove_repo(context: Context, caller: WriteCaller, forge: str, owner: str, name: str) -> HookOut:
     """Take a repo's webhook away and let it build no more; its builds stay."""
-    return _hook_out(joining.remove(caller, *_checked(forge, owner, name)))
+    return _hook_out(joining.remove(caller, *_checked(context, forge, owner, name)))
 
 
-@router.get("/repos/{forge}/{owner}/{name}/hook")
-def show_hook(caller: WriteCaller, forge: str, owner: str, name: str) -> HookOut:
-    """How a repo's webhook stands, asked of its forge, for those who may change it."""
-    return _hook_out(joining.hook_of(caller, *_checked(forge, owner, name)))
-
-
-def _checked(forge: str, owner: str, name: str) -> tuple[str, str, str]:
-    return check_forge(forge), *check_full_name(f"{owner}/{name}")
+def _checked(context: AppContext, forge: str, owner: str, name: str) -> tuple[str, str, str]:
+    return forge, *check_repo(context.settings, check_forge(forge), f"{owner}/{name}")
 
 
 def _hook_out(hook: Hook) -> HookOut:
@@ -82,4 +80,4 @@ def _named(context: AppContext, body: AddRepoIn) -> tuple[str, str, str]:
     """Forge, owner and name of what is meant. Raises BadInputError."""
     if body.url:
         return read_address(context.settings, body.url)
-    return _checked(body.forge, body.owner, body.name)
+    return _checked(context, body.forge, body.owner, body.name)

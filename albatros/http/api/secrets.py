@@ -13,15 +13,16 @@ from albatros.db.models import Secret
 from albatros.domain.access import Scope
 from albatros.domain.secrets import Place, check_name, check_refs, check_value
 from albatros.errors import ForbiddenError, NotFoundError
+from albatros.flows.allowed import check_repo
 from albatros.http.caller import Caller
-from albatros.http.deps import AdminSomewhere, Context
+from albatros.http.deps import AdminSomewhere, AppContext, Context
 from albatros.http.params import Cursor, Limit, decode_cursor, encode_cursor
 from albatros.http.schemas import Page, SecretIn, SecretOut
 from albatros.log import get_logger
 
 log = get_logger(__name__)
 router = APIRouter(prefix="/api/v1", tags=["secrets"])
-PlaceQuery = Annotated[str, Query(max_length=400, description="FORGE/OWNER/REPO, FORGE/OWNER or server")]
+PlaceQuery = Annotated[str, Query(max_length=450, description="FORGE/OWNER/REPO, FORGE/OWNER or server")]
 
 
 @router.get("/secrets")
@@ -29,7 +30,7 @@ def list_secrets(
     context: Context, caller: AdminSomewhere, place: PlaceQuery = "", cursor: Cursor = "", limit: Limit = 50
 ) -> Page[SecretOut]:
     """Secrets without their values: of one place, or of all for an admin of the server."""
-    wanted = Place.parse(place) if place else None
+    wanted = _read_place(context, place) if place else None
     _check(caller, wanted)
     with context.database.read() as session:
         found = secrets.list_some(session, wanted, decode_cursor("secrets", cursor), limit + 1)
@@ -41,7 +42,7 @@ def list_secrets(
 @router.put("/secrets")
 def set_secret(context: Context, caller: AdminSomewhere, body: SecretIn) -> SecretOut:
     """Set a secret, whatever it was before: an access token for the host that it is named after, or a script's."""
-    place = Place.parse(body.place)
+    place = _read_place(context, body.place)
     _check(caller, place)
     if place.forge and place.forge not in context.forges:
         raise NotFoundError(f"no forge named {place.forge!r} is configured here")
@@ -61,11 +62,18 @@ def remove_secret(
     name: Annotated[str, Query(max_length=300, description="the host or variable that it is")],
 ) -> None:
     """Remove a secret: no Job that starts from now on is given it."""
-    wanted = Place.parse(place)
+    wanted = _read_place(context, place)
     _check(caller, wanted)
     with context.database.write() as session:
         secrets.remove(session, wanted, check_name(name))
     log.info("secret removed", place=place, secret=name, by=caller.name)
+
+
+def _read_place(context: AppContext, text: str) -> Place:
+    place = Place.parse(text)
+    if place.owner:
+        check_repo(context.settings, place.forge, f"{place.owner}/{place.repo or 'x'}")
+    return place
 
 
 def _check(caller: Caller, place: Place | None) -> None:

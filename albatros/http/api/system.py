@@ -16,9 +16,10 @@ from fastapi.responses import JSONResponse
 
 from albatros.db import metrics, queries
 from albatros.db.upsert import add_to_counters
-from albatros.domain.refs import BRANCH_PREFIX, check_full_name
+from albatros.domain.refs import BRANCH_PREFIX
 from albatros.domain.states import BuildState
 from albatros.errors import AlbatrosError, NotFoundError
+from albatros.flows.allowed import check_repo
 from albatros.http import prometheus
 from albatros.http.badge import badge
 from albatros.http.caller import Caller
@@ -114,7 +115,9 @@ def show_metrics(context: Context, hub: LiveHub, request: Request) -> Response:
 
 
 @router.get(
-    "/badges/{forge}/{owner}/{name}.svg", response_class=Response, responses={200: {"content": {"image/svg+xml": {}}}}
+    "/badges/{forge}/{owner:path}/{name}.svg",
+    response_class=Response,
+    responses={200: {"content": {"image/svg+xml": {}}}},
 )
 def show_badge(
     context: Context,
@@ -125,8 +128,7 @@ def show_badge(
     branch: Annotated[str, Query(max_length=1024, description="default: the repo's default branch")] = "",
 ) -> Response:
     """How a branch stands, as a picture; `unknown` for what there is not or is not to be seen."""
-    check_forge(forge)
-    full_name = check_full_name(f"{owner}/{name}")
+    full_name = check_repo(context.settings, check_forge(forge), f"{owner}/{name}")
     svg = badge(_branch_state(context, caller, (forge, *full_name), branch_filter(branch)))
     # Other sites show it: that is what it is for. What one caller may see is not for a cache to show to others.
     private = "" if caller.who.scope is None else "private, "

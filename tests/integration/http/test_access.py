@@ -9,17 +9,18 @@ from enum import Enum, auto
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import select, update
 from starlette.routing import BaseRoute
 
 from albatros.db import people
 from albatros.db.events import emit
-from albatros.db.models import Build
+from albatros.db.models import Build, Repo
 from albatros.db.signals import Topic
 from albatros.domain.access import Scope, new_token
 from albatros.domain.refs import RepoFilter
 from albatros.forges.base import Permission
 from albatros.http.app import create_app
-from albatros.settings import OperatorSettings
+from albatros.settings import ForgeKind, OperatorSettings
 from tests.support.api import Api
 from tests.support.people import cookie_of, token_of
 
@@ -59,7 +60,7 @@ ROUTES = {
     "POST /builds/{build_id}/approve": Needs.FORM,
     "GET /jobs/{job_id}": Needs.SEE,
     "GET /repos": Needs.LIST,
-    "GET /repos/{forge}/{owner}/{name}": Needs.SEE,
+    "GET /repos/{forge}/{owner:path}/{name}": Needs.SEE,
     "GET /join": Needs.NOTHING,
     "POST /join": Needs.NOTHING,
     "GET /login": Needs.NOTHING,
@@ -78,14 +79,14 @@ ROUTES = {
     "GET /healthz": Needs.NOTHING,
     "GET /readyz": Needs.NOTHING,
     "GET /metrics": Needs.NOTHING,
-    "GET /badges/{forge}/{owner}/{name}.svg": Needs.BADGE,
+    "GET /badges/{forge}/{owner:path}/{name}.svg": Needs.BADGE,
     "GET /api/v1/openapi.json": Needs.NOTHING,
     "GET /api/v1/builds": Needs.LIST,
     "GET /api/v1/builds/{id}": Needs.SEE,
     "POST /api/v1/builds/{id}/cancel": Needs.CHANGE,
     "POST /api/v1/builds/{id}/rerun": Needs.CHANGE,
     "POST /api/v1/builds/{id}/approve": Needs.CHANGE,
-    "POST /api/v1/repos/{forge}/{owner}/{name}/builds": Needs.CHANGE,
+    "POST /api/v1/repos/{forge}/{owner:path}/{name}/builds": Needs.CHANGE,
     "GET /api/v1/jobs/{id}": Needs.SEE,
     "GET /api/v1/jobs/{id}/log": Needs.SEE,
     "HEAD /api/v1/jobs/{id}/log": Needs.SEE,
@@ -93,9 +94,9 @@ ROUTES = {
     "GET /api/v1/events": Needs.LIST,
     "GET /api/v1/repos": Needs.LIST,
     "POST /api/v1/repos": Needs.ADMIN,
-    "GET /api/v1/repos/{forge}/{owner}/{name}": Needs.SEE,
-    "DELETE /api/v1/repos/{forge}/{owner}/{name}": Needs.ADMIN,
-    "GET /api/v1/repos/{forge}/{owner}/{name}/hook": Needs.ADMIN,
+    "GET /api/v1/repos/{forge}/{owner:path}/{name}": Needs.SEE,
+    "DELETE /api/v1/repos/{forge}/{owner:path}/{name}": Needs.ADMIN,
+    "GET /api/v1/repos/{forge}/{owner:path}/{name}/hook": Needs.ADMIN,
     "GET /api/v1/images": Needs.LIST,
     "GET /api/v1/images/{id}": Needs.SEE,
     "GET /api/v1/registries": Needs.LIST,
@@ -205,7 +206,13 @@ def target(api: Api, path: str) -> str:
     }
     kind = next((kind for kind in ids if f"/{kind}/{{" in path), "")
     path = re.sub(r"\{(id|build_id|job_id|token_id)\}", lambda _: str(ids[kind]), path)
-    return path.replace("{forge}", "home").replace("{owner}", "alba").replace("{name}", "keys")
+    return path.replace("{forge}", "home").replace("{owner:path}", owner_of(api)).replace("{name}", "keys")
+
+
+def owner_of(api: Api) -> str:
+    """Whose the private repo is."""
+    with api.context.database.read() as session:
+        return session.scalars(select(Repo.owner).where(Repo.name == "keys")).one()
 
 
 def call(client: httpx.Client, api: Api, route: str) -> tuple[int, str]:
@@ -213,10 +220,10 @@ def call(client: httpx.Client, api: Api, route: str) -> tuple[int, str]:
     where = target(api, path)
     body: dict[str, object] = {}
     if path == "/api/v1/secrets":
-        secret = {"place": "home/alba/keys", "name": "github.com"}
+        secret = {"place": f"home/{owner_of(api)}/keys", "name": "github.com"}
         body = {"json": {**secret, "value": "a-token"}} if method == "PUT" else {"params": secret}
     elif method == "POST" and path.startswith("/api/"):
-        named = {"forge": "home", "owner": "alba", "name": "keys"}
+        named = {"forge": "home", "owner": owner_of(api), "name": "keys"}
         body["json"] = {"ref": "main"} if path.endswith("/builds") else named
     elif method == "POST":
         page = client.get(f"/builds/{api.seeded.published}").text
@@ -246,8 +253,44 @@ def expected(actor: Actor, route: str, needed: Needs, *, by_token: bool) -> set[
     return {403} if actor.may(Needs.SEE) else {404}
 
 
+@pytest.fixture
+def in_subgroup(guarded: Api) -> Api:
+    """The same, with the private repo in a group inside of another, on a GitLab."""
+    for actor in ACTORS:
+        guarded.people.given["alba/deep/keys", actor.name] = guarded.people.given.pop(("alba/keys", actor.name))
+    settings = guarded.context.settings
+    forges = tuple(forge.model_copy(update={"kind": ForgeKind.GITLAB}) for forge in settings.forges)
+    object.__setattr__(guarded.context, "settings", settings.model_copy(update={"forges": forges}))
+    with guarded.context.database.write() as session:
+        session.execute(update(Repo).where(Repo.name == "keys").values(owner="alba/deep"))
+    return guarded
+
+
+@pytest.mark.parametrize("actor", ACTORS, ids=lambda actor: actor.name)
+def test_a_repo_in_a_subgroup_is_guarded_as_every_other(in_subgroup: Api, actor: Actor) -> None:
+    check_every_route(in_subgroup, actor)
+
+
+def test_a_forge_without_subgroups_is_asked_about_none(guarded: Api) -> None:
+    guarded.people.asked.clear()
+    for path in ("/api/v1/repos/home/alba/deep/keys", "/api/v1/repos/home/alba/deep/keys/hook"):
+        assert guarded.admin.get(path).status_code == 400
+    assert guarded.admin.post("/api/v1/repos/home/alba/deep/keys/builds", json={"ref": "main"}).status_code == 400
+    named = {"forge": "home", "owner": "alba/deep", "name": "keys"}
+    assert guarded.admin.post("/api/v1/repos", json=named).status_code == 400
+    assert guarded.anybody.get("/badges/home/alba/deep/keys.svg").status_code == 400
+    assert guarded.anybody.get("/repos/home/alba/deep/keys").status_code == 400
+    assert guarded.people.asked == []
+
+
 @pytest.mark.parametrize("actor", ACTORS, ids=lambda actor: actor.name)
 def test_everybody_gets_as_far_as_their_forge_lets_them(guarded: Api, actor: Actor) -> None:
+    check_every_route(guarded, actor)
+
+
+def check_every_route(guarded: Api, actor: Actor) -> None:
+    """Call every route as somebody, and hold the answer against what they may do."""
+    hidden = f"home/{owner_of(guarded)}/keys"
     for client in clients(guarded, actor):
         by_token = "authorization" in client.headers
         for route, needed in ROUTES.items():
@@ -261,7 +304,7 @@ def test_everybody_gets_as_far_as_their_forge_lets_them(guarded: Api, actor: Act
             if actor.may(Needs.SEE):
                 assert "not for you" not in text, where
             else:
-                assert not any(secret in text.replace("home/alba/keys", "") for secret in SECRETS), where
+                assert not any(secret in text.replace(hidden, "") for secret in SECRETS), where
 
 
 @pytest.mark.parametrize("actor", ACTORS, ids=lambda actor: actor.name)

@@ -110,11 +110,17 @@ def test_delivery_ids_of_every_version() -> None:
         forge.parse({"x-gitlab-event": "Push Hook"}, PUSH)
 
 
-def test_a_project_in_a_subgroup_is_refused_with_a_sentence() -> None:
-    with pytest.raises(BadInputError, match="OWNER/NAME"):
-        forge_at().parse(
-            {"x-gitlab-event": "Push Hook", "webhook-id": "d"}, PUSH.replace(b"alba/hello", b"alba/group/hello")
-        )
+def test_a_project_in_a_subgroup_has_the_whole_group_as_its_owner() -> None:
+    body = PUSH.replace(b"alba/hello", b"alba/group/hello")
+    inbound = forge_at().parse({"x-gitlab-event": "Push Hook", "webhook-id": "d"}, body)
+    assert inbound.repo is not None
+    assert (inbound.repo.owner, inbound.repo.name) == ("alba/group", "hello")
+
+
+@pytest.mark.parametrize("name", [b"alba/../hello", b"alba//hello", b"alba/-/hello", b"hello", b"a/" * 20 + b"hello"])
+def test_a_project_whose_name_cannot_be_is_refused(name: bytes) -> None:
+    with pytest.raises(BadInputError):
+        forge_at().parse({"x-gitlab-event": "Push Hook", "webhook-id": "d"}, PUSH.replace(b"alba/hello", name))
 
 
 @pytest.fixture
@@ -122,6 +128,18 @@ def fake() -> Iterator[FakeGitlab]:
     with fake_gitlab() as fake:
         fake.repos["alba/hello"] = FakeRepo(commits={COMMIT}, branches={"main": COMMIT})
         yield fake
+
+
+def test_a_project_in_a_subgroup_is_asked_for_cloned_and_shown_under_its_whole_name(fake: FakeGitlab) -> None:
+    fake.repos["alba/group/hello"] = FakeRepo(commits={COMMIT}, branches={"main": COMMIT}, people={"alba": "owner"})
+    forge = forge_at(fake.url, fake.token)
+    assert forge.describe("alba/group", "hello").full_name == "alba/group/hello"
+    assert forge.heads("alba/group", "hello") == {"refs/heads/main": COMMIT}
+    assert forge.permission("alba/group", "hello", "alba") is Permission.ADMIN
+    assert forge.clone_source("alba/group", "hello").url == f"{fake.url}/alba/group/hello.git"
+    forge.post_status("alba/group", "hello", CommitStatus(COMMIT, "albatros", BuildState.SUCCEEDED, "well", "http://x"))
+    assert [status["status"] for status in fake.repos["alba/group/hello"].statuses.values()] == ["success"]
+    forge.close()
 
 
 @pytest.fixture
