@@ -292,7 +292,7 @@ def test_refs_that_git_refuses_are_bad_input(told: Told, ref: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["alba", "alba/../hello", "../hello", "alba/hello/x", "alba/", "-x/hello", "alba/a b", "a" * 300]
+    "name", ["alba", "alba/../hello", "../hello", "alba//hello", "alba/", "-x/hello", "alba/a b", "a" * 300]
 )
 def test_names_that_are_no_repos_are_bad_input(told: Told, name: str) -> None:
     headers, body = told.message
@@ -300,6 +300,16 @@ def test_names_that_are_no_repos_are_bad_input(told: Told, name: str) -> None:
     assert changed != body
     with pytest.raises(BadInputError):
         told.forge.parse(headers, changed)
+
+
+def test_only_a_gitlab_has_groups_in_groups(told: Told) -> None:
+    headers, body = told.message
+    nested = body.replace(b'"alba/hello"', b'"alba/lab/hello"')
+    if told.world.kind is ForgeKind.GITLAB:
+        told.forge.parse(headers, nested)
+    else:
+        with pytest.raises(BadInputError):
+            told.forge.parse(headers, nested)
 
 
 @pytest.mark.parametrize("which", ["delivery", "event"])

@@ -91,7 +91,7 @@ def test_less_than_admin_looks_after_no_tokens(api: Api) -> None:
         {"name": "x", "scope": "owner"},
         {"name": "x", "days": 0},
         {"name": "x", "days": 367},
-        {"name": "x", "bound": "home/alba/keys/more"},
+        {"name": "x", "bound": "home/alba//keys"},
         {"name": "x", "bound": "../x"},
         {"name": "x", "bound": "/"},
         {"name": "x" * 101},
@@ -129,7 +129,7 @@ def test_the_page_makes_a_token_and_shows_it_once(api: Api, browser: httpx.Clien
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"scope": "owner"}, {"scope": ""}, {"days": "x"}, {"days": "\u0663"}, {"name": ""}, {"only": "a/b/c/d"}]
+    "wrong", [{"scope": "owner"}, {"scope": ""}, {"days": "x"}, {"days": "\u0663"}, {"name": ""}, {"only": "a/b//d"}]
 )
 def test_the_page_says_what_is_wrong(browser: httpx.Client, wrong: dict[str, str]) -> None:
     form = {"form_token": form_token(browser.get("/settings").text), "name": "x", "scope": "read", "days": "3"}
