@@ -15,6 +15,7 @@ from albatros.domain.inbound import Command, CommentCommand, Head, Inbound, Pull
 from albatros.domain.states import BuildState, Trigger
 from albatros.errors import BadInputError, ForgeError, NotFoundError, UnauthorizedError
 from albatros.forges.base import CommitStatus, Forge, Permission
+from albatros.forges.gitlab import GitlabForge
 from albatros.settings import ForgeKind
 from tests.support.forge_worlds import (
     SECRET,
@@ -305,7 +306,7 @@ def test_names_that_are_no_repos_are_bad_input(told: Told, name: str) -> None:
 def test_only_a_gitlab_has_groups_in_groups(told: Told) -> None:
     headers, body = told.message
     nested = body.replace(b'"alba/hello"', b'"alba/lab/hello"')
-    if told.world.kind is ForgeKind.GITLAB:
+    if isinstance(told.forge, GitlabForge):
         told.forge.parse(headers, nested)
     else:
         with pytest.raises(BadInputError):
