@@ -29,7 +29,8 @@ _PULL = re.compile(r"refs/(?:pull|merge-requests)/([1-9][0-9]{0,9})/(?:head|merg
 _NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
 # Control characters, space, and what git itself gives a meaning to.
 _REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+# With those that turn the direction of what follows: a title or a branch could pass for another (Unicode UAX #9).
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 
 @dataclass(frozen=True, slots=True)

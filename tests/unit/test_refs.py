@@ -171,3 +171,8 @@ def test_one_line_keeps_what_people_wrote() -> None:
     assert one_line("a title\n\nmore", 80) == "a title"
     assert one_line("  tab\there ", 80) == "tab here"
     assert one_line("x" * 10, 5) == "xxxx…"
+
+
+def test_nothing_turns_the_direction_of_what_follows() -> None:
+    assert one_line("fix\u202e gnp.x", 80) == "fix  gnp.x"
+    assert not is_ref("refs/heads/main\u2066")
