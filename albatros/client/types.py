@@ -85,6 +85,27 @@ class Job(TypedDict):
     ended_at: str | None
 
 
+class PlacementEvent(TypedDict):
+    """Something that an executor did with an attempt."""
+
+    at: str
+    kind: str
+    message: str
+
+
+class Placement(TypedDict):
+    """Where an executor has an attempt, in its own words."""
+
+    job: str
+    allocation: str
+    node: str
+    state: str
+    waits: str
+    description: str
+    url: str
+    events: list[PlacementEvent]
+
+
 class Attempt(TypedDict):
     """One try at a job."""
 
@@ -95,6 +116,8 @@ class Attempt(TypedDict):
     message: str
     executor: str
     host: str
+    allocation: str
+    placement: Placement | None
     nix_version: str
     log_bytes: int
     created_at: str

@@ -39,6 +39,8 @@ PAIRS: list[tuple[type[BaseModel], type]] = [
     (schemas.JobSummary, types.Job),
     (schemas.JobDetail, types.JobDetail),
     (schemas.AttemptOut, types.Attempt),
+    (schemas.PlacementOut, types.Placement),
+    (schemas.PlacementEventOut, types.PlacementEvent),
     (schemas.ArtifactOut, types.Artifact),
     (schemas.ImageOut, types.Image),
     (schemas.PublicationOut, types.Publication),

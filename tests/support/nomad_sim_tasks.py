@@ -221,7 +221,13 @@ class FunctionTask:
         self._ended(Ended(137, 9))
 
     def _run(self, function: Callable[[TaskContext], int]) -> None:
-        code = function(self._context)
+        try:
+            code = function(self._context)
+        except OSError:
+            # The directory of a task goes with the simulator that ended it.
+            if self._context.stop.is_set():
+                return
+            raise
         if not self._killed:
             self._ended(Ended(code))
 
