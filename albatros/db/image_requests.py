@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Select, func, or_, select
@@ -85,6 +84,6 @@ def images_named(session: Session, build_id: int, name: str) -> Image | None:
 
 def is_pushing(session: Session, image: Image) -> bool:
     """Whether an Image is being pushed right now."""
-    states: Sequence[PublicationState] = (PublicationState.PUSHING,)
-    pushing = select(Publication.id).where(Publication.image_id == image.id, Publication.state.in_(states))
+    same = Publication.image_id == image.id, Publication.state == PublicationState.PUSHING
+    pushing = select(Publication.id).where(*same)
     return session.scalars(pushing.limit(1)).first() is not None

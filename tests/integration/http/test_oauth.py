@@ -231,8 +231,8 @@ def test_a_person_who_says_no_is_told(browser: httpx.Client) -> None:
 
 
 def test_there_is_no_login_with_a_forge_that_has_none(browser: httpx.Client) -> None:
-    assert browser.get("/login/work").status_code == 404
-    refused(browser.get("/login/work/callback?code=c&state=s"), 404, "Nobody can log in")
+    assert browser.get("/login/office").status_code == 404
+    refused(browser.get("/login/office/callback?code=c&state=s"), 404, "Nobody can log in")
 
 
 def test_a_logout_ends_the_session_in_every_browser(browser: httpx.Client, forge: FakeOAuth, site: Api) -> None:
