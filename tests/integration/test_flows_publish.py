@@ -24,6 +24,7 @@ from albatros.errors import (
 from albatros.flows.cancel import cancel
 from albatros.flows.publish import LEASE
 from albatros.images.publish import ignore
+from tests.support.clock import stopped_clock
 from tests.support.flows import World, package, settings_of
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.pushing import (
@@ -92,7 +93,10 @@ def test_refs_that_share_a_tag_leave_it_to_the_newest_build(world: World) -> Non
     assert superseded == [older, between]
 
 
-def test_a_registry_that_is_away_is_tried_again_later(database: Database, tmp_path: Path) -> None:
+def test_a_registry_that_is_away_is_tried_again_later(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_clock(monkeypatch)
     world = one_registry(database, tmp_path)
     build = assembled(world)
     hub(world).before = failing(RegistryUnavailableError("connection refused"), "blob_size")
@@ -106,9 +110,7 @@ def test_a_registry_that_is_away_is_tried_again_later(database: Database, tmp_pa
         pauses.append(min((row.next_try_at - now()).total_seconds() for row in rows))
         assert world.publish() == 0, "not before its time"
         world.make_due()
-    assert pauses[0] <= 5
-    assert 4 < pauses[1] <= 10
-    assert 9 < pauses[2] <= 20
+    assert 0 < pauses[0] <= 5 <= pauses[1] <= 10 <= pauses[2] <= 20
     assert world.state(build) is BuildState.PUBLISHING
     hub(world).before = lambda *_: None
     world.publish()

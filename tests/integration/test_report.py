@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
-from albatros.db import outbox
 from albatros.db.models import Build, Event, Image, Job, Publication, StatusReport
 from albatros.db.session import Database, now
 from albatros.domain.states import BuildState, JobKind, JobState, PublicationState
@@ -15,6 +14,7 @@ from albatros.errors import ForgeError, ForgeUnavailableError
 from albatros.flows import report
 from albatros.flows.rerun import rerun
 from albatros.forges.base import CommitStatus
+from tests.support.clock import stopped_clock
 from tests.support.forges import MemoryForge
 from tests.support.inbox import MAIN, Inbox
 
@@ -157,15 +157,15 @@ def test_killed_between_post_and_row_posts_again(line: Line, monkeypatch: pytest
     assert [status.state for status in line.forge.posted] == [BuildState.QUEUED] * 2
 
 
-def test_an_outage_is_waited_out_with_growing_pauses(line: Line) -> None:
+def test_an_outage_is_waited_out_with_growing_pauses(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped_clock(monkeypatch)
     line.forge.fails = ForgeUnavailableError("answered 503")
     pauses = []
     for _ in range(12):
         line.make_due()
-        before = now()
         assert line.post()
         assert not line.post()
-        pauses.append((line.row().next_try_at - before).total_seconds())
+        pauses.append((line.row().next_try_at - now()).total_seconds())
     assert 1 < pauses[0] < 4
     assert pauses[3] > pauses[0]
     assert 200 < pauses[-1] < 310
@@ -177,14 +177,14 @@ def test_an_outage_is_waited_out_with_growing_pauses(line: Line) -> None:
     assert (line.row().error, line.row().tries, line.post()) == ("", 1, False)
 
 
-def test_a_refusal_is_tried_for_long_and_then_given_up_visibly(line: Line) -> None:
+def test_a_refusal_is_tried_for_long_and_then_given_up_visibly(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped_clock(monkeypatch)
     line.forge.fails = ForgeError("answered 403")
     waited = 0.0
     for _ in range(report.REFUSED_TRIES):
         line.make_due()
-        before = now()
         assert line.post()
-        waited += max(0.0, (line.row().next_try_at - before).total_seconds())
+        waited += (line.row().next_try_at - now()).total_seconds()
     assert waited > 3600
     line.make_due()
     assert not line.post()
@@ -292,20 +292,18 @@ def test_deliver_says_when_nothing_is_due(database: Database) -> None:
 def test_a_forge_that_fails_for_ten_minutes_ends_with_the_right_status(
     line: Line, monkeypatch: pytest.MonkeyPatch, refusal: ForgeError
 ) -> None:
-    clock = [now()]
-    for module in (report, outbox):
-        monkeypatch.setattr(module, "now", lambda: clock[0])
-    start = clock[0]
+    clock = stopped_clock(monkeypatch)
+    start = clock.time
     outage, moves = timedelta(minutes=10), [BuildState.EVALUATING, BuildState.RUNNING, BuildState.SUCCEEDED]
     tries = 0
     line.forge.fails = refusal
-    while clock[0] < start + 4 * outage:
-        if clock[0] >= start + outage:
+    while clock.time < start + 4 * outage:
+        if clock.time >= start + outage:
             line.forge.fails = None
-        elif moves and clock[0] > start + (4 - len(moves)) * outage / 5:
+        elif moves and clock.time > start + (4 - len(moves)) * outage / 5:
             line.move(moves.pop(0))
         tries += line.post()
-        clock[0] += timedelta(seconds=5)
+        clock.sleep(5)
     assert [status.state for status in line.forge.posted] == [BuildState.SUCCEEDED]
     row = line.row()
     assert (row.sent, row.error) == (row.version, "")

@@ -1,9 +1,9 @@
-"""A simulated clock, and a cluster that runs runners as Nomad does: registered once, restarted, replaced, collected."""
+"""A cluster that runs runners as Nomad does: registered once, restarted, replaced, collected."""
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime
 from enum import StrEnum
 
 from albatros.domain.states import AttemptState, Reason
@@ -11,26 +11,6 @@ from albatros.errors import ExecutorUnavailableError
 from albatros.executors.base import RunnerEnded, RunnerNews, RunnerPlaced, Slots, StartOrder
 
 SYSTEM = "x86_64-linux"
-
-
-@dataclass
-class Clock:
-    """The one true time, and how far the server that acts now is ahead of it."""
-
-    time: datetime = datetime(2026, 1, 1, tzinfo=UTC)
-    ahead: timedelta = timedelta(0)
-
-    def now(self, zone: tzinfo | None = None) -> datetime:
-        """In place of `datetime.now`."""
-        return (self.time + self.ahead).astimezone(zone)
-
-    def monotonic(self) -> float:
-        """In place of `time.monotonic`; no server's clock moves it."""
-        return (self.time - Clock.time).total_seconds()
-
-    def sleep(self, seconds: float) -> None:
-        """In place of `time.sleep`."""
-        self.time += timedelta(seconds=seconds)
 
 
 @dataclass

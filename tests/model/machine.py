@@ -22,9 +22,10 @@ from albatros.db.models import Base, Build
 from albatros.domain.states import OPEN_BUILDS, Trigger
 from albatros.errors import ConflictError
 from albatros.flows import cancel, dispatch
-from tests.model.cluster import Answers, Clock, Cluster, Process
+from tests.model.cluster import Answers, Cluster, Process
 from tests.model.rules import Rules, hold
 from tests.model.site import Server, Site, success
+from tests.support.clock import Clock
 from tests.support.rows import add_repo
 
 BRANCHES = ("refs/heads/main", "refs/heads/next")

@@ -19,7 +19,8 @@ from albatros.flows.recover import recover
 from albatros.forges.base import Forge
 from albatros.roles import Scheduler
 from albatros.settings import Settings, ShutdownMode
-from tests.model.cluster import SYSTEM, Clock, Cluster, ClusterExecutor, Process
+from tests.model.cluster import SYSTEM, Cluster, ClusterExecutor, Process
+from tests.support.clock import Clock
 from tests.support.flows import KEY, CloneForge, package, settings_of
 from tests.support.stores import MemoryStore
 
