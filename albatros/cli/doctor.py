@@ -21,12 +21,13 @@ from albatros.errors import AlbatrosError, ConfigError
 if TYPE_CHECKING:
     from albatros.forges.base import Forge
     from albatros.registries.base import Registry
-    from albatros.settings import Settings
+    from albatros.settings import BuilderSettings, Settings
 
 OLDEST_NIX = (2, 8)
 OLDEST_PYTHON = (3, 11)
 CALL_SECONDS = 20
 PROBE_NAME = "albatros-doctor"
+SUBJECT_WIDTH = 16
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Print every finding; 1 when something is missing."""
     missing = 0
     for finding in _findings(args.config):
-        print(f"{finding.verdict:8}{finding.subject:12}{finding.text}", flush=True)
+        print(f"{finding.verdict:8}{finding.subject:{SUBJECT_WIDTH}} {finding.text}", flush=True)
         missing += finding.verdict is Verdict.MISSING
     return 1 if missing else 0
 
@@ -107,6 +108,8 @@ def _server(loaded: Settings) -> Iterator[Finding]:
     yield _try("store", lambda: _store(loaded))
     if loaded.executor.kind == "nomad":
         yield from check_nomad(loaded.nomad)
+    for builder in loaded.builders:
+        yield _try(f"builder {builder.name}", partial(_builder, loaded, builder))
     for forge in loaded.forges:
         adapter = bootstrap.build_forge(forge)
         yield _try(f"forge {forge.name}", partial(_forge, adapter))
@@ -119,6 +122,8 @@ def _database(url: str) -> str:
     from albatros.db import migrate
 
     found, wanted = migrate.current(url), migrate.head()
+    if not found and url.startswith("sqlite:"):
+        return "is not there yet; the server makes it when it starts"
     if found != wanted:
         raise ConfigError(
             f"is at revision {found or 'none'}, not {wanted}; run `albatros db upgrade`, or start the server"
@@ -131,6 +136,17 @@ def _store(loaded: Settings) -> str:
 
     open_store(loaded).check()
     return f"{loaded.store_url} takes and gives a blob"
+
+
+def _builder(loaded: Settings, item: BuilderSettings) -> str:
+    from albatros import bootstrap
+
+    builder = bootstrap.build_builder(loaded, item)
+    try:
+        builder.check()
+        return f"can be dispatched to: job {item.job}"
+    finally:
+        builder.close()
 
 
 def _forge(adapter: Forge) -> str:

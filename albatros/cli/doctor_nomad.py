@@ -26,9 +26,11 @@ def check(settings: NomadSettings) -> Iterator[Finding]:
         yield first
         if first.verdict is Verdict.OK:
             yield _try(lambda: _variable(nomad))
-            yield _try(lambda: _events(nomad))
-            yield _try(lambda: _jobs(nomad))
-            yield from _nodes(nomad, settings)
+            found = [_try(lambda: _jobs(nomad)), *_nodes(nomad, settings)]
+            yield from found
+            # Nomad refuses a stream by silence: it is tried when what it takes has been granted.
+            if all(one.verdict is not Verdict.MISSING for one in found):
+                yield _try(lambda: _events(nomad))
     finally:
         nomad.close()
 
@@ -86,7 +88,8 @@ def _nodes(nomad: NomadApi, settings: NomadSettings) -> Iterator[Finding]:
         text_ = "no node says what it builds; give those with Nix the meta nix_system, such as x86_64-linux"
         yield Finding(Verdict.MISSING, SUBJECT, text_)
         return
-    yield Finding(Verdict.OK, SUBJECT, f"{len(ready)} nodes take work: {', '.join(systems) or 'placed by processor'}")
+    count = f"{len(ready)} nodes take" if len(ready) > 1 else "1 node takes"
+    yield Finding(Verdict.OK, SUBJECT, f"{count} work: {', '.join(systems) or 'placed by processor'}")
     if not any(node.sandbox for node in ready):
         yield Finding(Verdict.NOTE, SUBJECT, "no node has nix_sandbox = true in its meta: strangers are refused")
 

@@ -49,6 +49,19 @@ def _show(args: argparse.Namespace) -> int:
     print()
     tries = [(one["number"], one["state"], one["host"], one["log_bytes"], one["message"]) for one in job["attempts"]]
     print_table(("TRY", "STATE", "HOST", "LOG BYTES", "MESSAGE"), tries)
+    place = job["attempts"][-1]["placement"] if job["attempts"] else None
+    if place is not None:
+        print()
+        print_fields(
+            [
+                ("placed as", place["job"]),
+                ("allocation", place["allocation"]),
+                ("node", place["node"]),
+                ("waits", place["waits"]),
+                ("there", place["state"]),
+                ("page", place["url"]),
+            ]
+        )
     return 0
 
 

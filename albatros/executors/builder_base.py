@@ -76,6 +76,10 @@ class ChildState:
 class Builder(Protocol):
     """One builder. Calls raise ExecutorUnavailableError when they cannot be answered now, ExecutorError for good."""
 
+    def check(self) -> None:
+        """Return when it can be dispatched to; ExecutorError says what is wrong with it, and what to do."""
+        ...
+
     def dispatch(self, attempt_id: str, meta: Mapping[str, str]) -> str:
         """Run it for an Attempt, and say what the engine calls that; repeated for one Attempt it runs once."""
         ...

@@ -32,12 +32,39 @@ class NomadBuilder:
         self._job = job
         self._logs = NomadLogs(api, TASK)
 
+    def check(self) -> None:
+        """Say what is wrong with Nomad, or with the operator's job, in words of ours."""
+        if not self._settings.without_acl and not self._api.has_acl():
+            raise ExecutorError(
+                "Nomad has its ACLs off, so that whoever reaches it may do everything there: turn them on, "
+                "or set nomad.without_acl = true"
+            )
+        job = self._api.job(self._job)
+        where = f"the job {self._job!r} of [[builders]]"
+        if job is None:
+            raise ExecutorError(f"{where} is not in Nomad's namespace {self._api.namespace!r}: register it there")
+        parameters = within(job, "ParameterizedJob")
+        if not parameters:
+            raise ExecutorError(f"{where} has no `parameterized` block: see docs/how-to/bring-your-own-builder.md")
+        known = {*words(parameters, "MetaRequired"), *words(parameters, "MetaOptional")}
+        missing = [key for key in META_KEYS if key not in known]
+        if missing:
+            raise ExecutorError(f"{where} does not take the meta key {missing[0]}: list it under `parameterized`")
+        foreign = [key for key in words(parameters, "MetaRequired") if key not in META_KEYS]
+        if foreign:
+            raise ExecutorError(f"{where} requires the meta key {foreign[0]}, which Albatros does not give: drop it")
+        if text(parameters, "Payload") == "required":
+            raise ExecutorError(f"{where} requires a payload, and Albatros gives none: forbid it under `parameterized`")
+        groups = (group for group in rows(job.get("TaskGroups")) if text(group, "Name") == GROUP)
+        if TASK not in [text(task, "Name") for group in groups for task in rows(group.get("Tasks"))]:
+            raise ExecutorError(f"{where} has no task {TASK!r} in a group {GROUP!r}: rename what it has")
+
     def dispatch(self, attempt_id: str, meta: Mapping[str, str]) -> str:
         """Dispatch the job with the Attempt's id as the token, and see that the child is there.
 
         A caller that races another with the same token can be told the id of a child that never came to be.
         """
-        self._check_job()
+        self.check()
         for _ in range(DISPATCH_TRIES):
             child = self._api.dispatch(self._job, attempt_id, f"{PREFIX}{attempt_id}", meta)
             if child and self._api.job(child) is not None:
@@ -95,28 +122,6 @@ class NomadBuilder:
     def _why_it_waits(self, child: str) -> str:
         told = (wait_of(evaluation) for evaluation in self._api.evaluations_of(child))
         return next(filter(None, told), "Nomad has not looked for a place yet")
-
-    def _check_job(self) -> None:
-        """Say what is wrong with Nomad, or with the operator's job, in words of ours. Raises ExecutorError."""
-        if not self._settings.without_acl and not self._api.has_acl():
-            raise ExecutorError(
-                "Nomad has its ACLs off, so that whoever reaches it may do everything there: turn them on, "
-                "or set nomad.without_acl = true"
-            )
-        job = self._api.job(self._job)
-        where = f"the job {self._job!r} of [[builders]]"
-        if job is None:
-            raise ExecutorError(f"{where} is not in Nomad's namespace {self._api.namespace!r}: register it there")
-        parameters = within(job, "ParameterizedJob")
-        if not parameters:
-            raise ExecutorError(f"{where} has no `parameterized` block: see docs/how-to/bring-your-own-builder.md")
-        known = {*words(parameters, "MetaRequired"), *words(parameters, "MetaOptional")}
-        missing = [key for key in META_KEYS if key not in known]
-        if missing:
-            raise ExecutorError(f"{where} does not take the meta key {missing[0]}: list it under `parameterized`")
-        groups = (group for group in rows(job.get("TaskGroups")) if text(group, "Name") == GROUP)
-        if TASK not in [text(task, "Name") for group in groups for task in rows(group.get("Tasks"))]:
-            raise ExecutorError(f"{where} has no task {TASK!r} in a group {GROUP!r}: rename what it has")
 
 
 def _state_of(allocation: Allocation, document: Document, *, dead: bool) -> ChildState:

@@ -34,6 +34,8 @@ class Tokens:
         self._written: set[str] = set()
         self._search_at = 0.0
         self._seen: frozenset[str] = frozenset()
+        self._problem = ""
+        """Why the last search failed: it is told when it changes, not each time."""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="nomad-tidy")
 
     def write(self, attempt_id: str, token: str) -> None:
@@ -79,6 +81,8 @@ class Tokens:
                 if items.get(INSTALLATION) == self._installation:
                     self._forget(attempt_id)
         except ExecutorError as error:
-            log.warning("Nomad cannot be searched for tokens of closed attempts", error=error.detail)
+            if error.detail != self._problem:
+                log.warning("Nomad cannot be searched for tokens of closed attempts", error=error.detail)
+            self._problem = error.detail
             return
-        self._seen = seen
+        self._seen, self._problem = seen, ""

@@ -84,6 +84,10 @@ def whole(builder: Builder, allocation: str, stream: Stream, most: int = 1 << 20
     return data.decode()
 
 
+def test_one_that_can_be_dispatched_to_passes_its_check(builder: Builder) -> None:
+    builder.check()
+
+
 def test_it_is_told_what_to_build_and_succeeds(builder: Builder) -> None:
     child = builder.dispatch(attempt_id(), meta(""))
     state = until(builder, child, Phase.ENDED)

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from albatros.errors import ExecutorError
 from albatros.executors.builder_base import LogPlace, Phase, Stream
-from albatros.executors.nomad_builder import NomadBuilder
+from albatros.executors.nomad_builder import META_KEYS, NomadBuilder
 from albatros.settings import NomadSettings
 from tests.contract.test_builders import attempt_id, meta, until
 from tests.services.nomad import NomadServer, start_dev
@@ -49,6 +49,7 @@ def test_a_nomad_where_everybody_may_everything_is_refused(nomad: NomadServer) -
 
 
 JOB: Any = builder_job()["Job"]
+PARAMETERS = {"Payload": "forbidden", "MetaRequired": [], "MetaOptional": META_KEYS}
 
 
 @pytest.mark.parametrize(
@@ -56,14 +57,19 @@ JOB: Any = builder_job()["Job"]
     [
         ({"ParameterizedJob": None}, "no `parameterized` block"),
         ({"ParameterizedJob": {"MetaRequired": ["REPO_URL", "COMMIT", "BRANCH"]}}, "not take the meta key FLAVOR"),
+        ({"ParameterizedJob": {**PARAMETERS, "MetaRequired": ["KEY"]}}, "requires the meta key KEY"),
+        ({"ParameterizedJob": {**PARAMETERS, "Payload": "required"}}, "requires a payload"),
         ({"TaskGroups": [{**JOB["TaskGroups"][0], "Name": "other"}]}, "no task 'executor' in a group 'runner'"),
     ],
 )
 def test_a_job_that_cannot_be_dispatched_is_named(nomad: NomadServer, changes: dict[str, object], problem: str) -> None:
     name = f"unfit-{attempt_id()}"
     register(nomad, ID=name, Name=name, **changes)
-    with builder_of(nomad, name) as builder, pytest.raises(ExecutorError, match=problem):
-        builder.dispatch(attempt_id(), meta(""))
+    with builder_of(nomad, name) as builder:
+        with pytest.raises(ExecutorError, match=problem):
+            builder.check()
+        with pytest.raises(ExecutorError, match=problem):
+            builder.dispatch(attempt_id(), meta(""))
 
 
 def test_one_without_a_place_says_why(nomad: NomadServer) -> None:

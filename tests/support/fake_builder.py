@@ -43,6 +43,9 @@ class FakeBuilder:
     away: bool = False
     logs_away: bool = False
 
+    def check(self) -> None:
+        self._check()
+
     def dispatch(self, attempt_id: str, meta: Mapping[str, str]) -> str:
         self._check()
         name = f"build/dispatch-alb-{attempt_id}"

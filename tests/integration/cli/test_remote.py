@@ -83,6 +83,15 @@ def test_a_merge_result_is_shown_with_its_base(api: Api, capsys: pytest.CaptureF
     assert f"release/2 at {COMMIT}" in printed(capsys, "build", "show", api.seeded.failed)
 
 
+def test_a_job_on_a_cluster_is_shown_with_its_place(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    with api.context.database.write() as session:
+        place = {"job": "alb-1", "allocation": "a1", "node": "n1", "url": "https://nomad.example.org/ui/allocations/a1"}
+        session.execute(update(Attempt).where(Attempt.job_id == api.seeded.failed_job).values(placement=place))
+    shown = printed(capsys, "job", "show", api.seeded.failed_job)
+    assert "allocation  a1" in shown
+    assert "https://nomad.example.org/ui/allocations/a1" in shown
+
+
 def test_trigger_cancel_and_rerun(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     forge = MemoryForge()
     forge.add("alba/hello", main=COMMIT)

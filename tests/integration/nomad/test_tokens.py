@@ -1,17 +1,23 @@
 """Tokens in Nomad's Variables: whoever wrote them, those of closed Attempts go."""
 
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from albatros.domain.states import AttemptState
 from albatros.executors import nomad_tokens
 from albatros.executors.base import StartOrder
+from albatros.executors.nomad_api import NomadApi
+from albatros.executors.nomad_tokens import Tokens
+from albatros.settings import NomadSettings
 from tests.support.nomad_exchanges import PATIENCE, Talk
 from tests.support.nomad_place import open_nomad
-from tests.support.nomad_worlds import KINDS, nomad_world
+from tests.support.nomad_sim import MANAGEMENT, simulated_nomad
+from tests.support.nomad_worlds import KINDS, SECRET, nomad_world
 
 ZIPAPP = b"nobody runs this"
 
@@ -49,3 +55,31 @@ def test_a_server_takes_away_what_one_that_died_left_and_nothing_else(talk: Talk
         executor.poll({opened.attempt_id: AttemptState.SUBMITTED})
     executor.close()
     assert _paths(talk) == {path[opened.attempt_id], path[foreign.attempt_id]}
+
+
+def test_a_search_that_is_refused_is_told_once_until_that_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(nomad_tokens, "SEARCH_SECONDS", 0.0)
+    # One after the other: when a search has asked, the one before it is over.
+    monkeypatch.setattr(nomad_tokens, "THREADS", 1)
+    asked = threading.Semaphore(0)
+    with simulated_nomad(tmp_path) as sim:
+        nomad = NomadApi(NomadSettings(addresses=(sim.url,)))
+        ask = nomad.variables
+
+        def variables(prefix: str) -> Sequence[str]:
+            try:
+                return list(ask(prefix))
+            finally:
+                asked.release()
+
+        monkeypatch.setattr(nomad, "variables", variables)
+        tokens = Tokens(nomad, "ours", lambda: None)
+        for acl in (True, True, True, False, True):
+            sim.tokens = {SECRET: MANAGEMENT} if acl else {}
+            tokens.tidy([])
+            assert asked.acquire(timeout=PATIENCE)
+        tokens.close()
+        nomad.close()
+    assert [record.levelname for record in caplog.records if record.name == nomad_tokens.__name__] == ["WARNING"] * 2
