@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 M_ARENA_MAX = -8
 """In glibc's malloc.h."""
 ARENAS = 2
+YOUNG_OBJECTS = 20_000
+"""How many objects come between two looks for garbage: thousands of webhooks that wait are none, and live on."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     # What the imports made stays for ever: to look through it for garbage takes a busy server half of its time.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
     recovered = server.start()
     for warning in server.warnings():
         logger.warning(warning)

@@ -25,6 +25,7 @@ _ASK_APPROVAL = "waits: a person with write access comments /approve {}"
 """Short enough that the commit is still whole in a commit status."""
 _REPOS, _BUILDS = table_of(Repo), table_of(Build)
 _INSERT_BUILD = insert(_BUILDS).returning(_BUILDS.c.id, _BUILDS.c.repo_id, _BUILDS.c.number)
+_COUNT_OPEN = select(func.count()).select_from(_BUILDS).where(_BUILDS.c.ended_at.is_(None))
 _INSERT_JOB, _INSERT_EVENT = insert(table_of(Job)), insert(table_of(Event))
 
 
@@ -88,8 +89,7 @@ def check_room(session: Session, queued_builds: int, new: int = 1) -> None:
     They are counted once for each transaction.
     """
     if _OPEN_BUILDS not in session.info:
-        statement = select(func.count()).select_from(Build).where(Build.ended_at.is_(None))
-        session.info[_OPEN_BUILDS] = session.scalar(statement) or 0
+        session.info[_OPEN_BUILDS] = session.scalar(_COUNT_OPEN) or 0
     if session.info[_OPEN_BUILDS] + new > queued_builds:
         raise OverloadedError(f"{queued_builds} builds are open already (limits.queued_builds); send this again later")
     session.info[_OPEN_BUILDS] += new

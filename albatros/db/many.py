@@ -2,11 +2,13 @@
 
 PostgreSQL takes the values of a column as one array. A parameter for each value would make a text of 100 kB, which the
 driver splits in Python, the server parses, and neither can prepare; and it reads a long list of tuples as a filter over
-every row that the first column lets through. SQLite has no arrays, and neither cost.
+every row that the first column lets through. SQLite even reads the whole table for such a list: there the keys are one
+JSON text, and each is looked up by its index.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, cast
@@ -27,7 +29,6 @@ from sqlalchemy import (
     column,
     func,
     select,
-    tuple_,
 )
 from sqlalchemy.orm import Session
 
@@ -54,9 +55,9 @@ def find_rows(
     keys: Sequence[tuple[object, ...]],
     *conditions: ColumnElement[bool],
 ) -> Rows:
-    """The `wanted` columns of the rows whose `key` columns have one of the values `keys`."""
+    """The `wanted` columns of the rows whose `key` columns, texts or numbers, have one of the values `keys`."""
     if dialect_of(session) == "sqlite":
-        return _run(session, _find_by_list(wanted, key, conditions), {"keys": keys})
+        return _run(session, _find_by_json(wanted, key, conditions), {"keys": json.dumps(keys)})
     values = zip(*keys, strict=True)
     arrays = {_PREFIX + part.name: list(of_part) for part, of_part in zip(key, values, strict=True)}
     return _run(session, _find_by_arrays(wanted, key, conditions), arrays)
@@ -81,8 +82,10 @@ def _from_arrays(statement: Insert, names: tuple[str, ...]) -> Insert:
 
 
 @cache
-def _find_by_list(wanted: Columns, key: Columns, conditions: tuple[ColumnElement[bool], ...]) -> Executable:
-    return select(*wanted).where(tuple_(*key).in_(bindparam("keys", expanding=True)), *conditions)
+def _find_by_json(wanted: Columns, key: Columns, conditions: tuple[ColumnElement[bool], ...]) -> Executable:
+    keys = func.json_each(bindparam("keys", type_=String())).table_valued("value", name="keys")
+    same = [part == func.json_extract(keys.c.value, f"$[{place}]") for place, part in enumerate(key)]
+    return select(*wanted).join_from(keys, key[0].table, and_(*same)).where(*conditions)
 
 
 @cache

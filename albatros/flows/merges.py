@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from sqlalchemy import Select, or_, select, update
 from sqlalchemy.orm import Session
@@ -18,8 +19,9 @@ from sqlalchemy.orm import Session
 from albatros.db import queue
 from albatros.db.builds import NewBuild, check_room, create_build, trusted_build
 from albatros.db.heads import MOVE_TRIES, find_head
+from albatros.db.many import is_among
 from albatros.db.models import Build, PullRequest, Repo
-from albatros.db.upsert import insert
+from albatros.db.upsert import dialect_of, insert, table_of
 from albatros.domain import repo_config
 from albatros.domain.inbound import Pull
 from albatros.domain.refs import BRANCH_PREFIX, merge_of
@@ -106,16 +108,23 @@ def follow(session: Session, build_ids: Sequence[int], rules: Rules) -> tuple[in
     """Make the merge results that are due since these Builds' refs moved or were evaluated; their ids."""
     if not build_ids:
         return ()
-    moved = or_(PullRequest.head_ref == Build.ref, PullRequest.base_ref == Build.ref)
-    found = (
-        select(PullRequest, Build.delivery_id)
-        .join(Build, (Build.repo_id == PullRequest.repo_id) & moved)
-        .where(Build.id.in_(build_ids), Build.merge_into.is_(None), Build.flavor == "", PullRequest.open.is_(True))
-        .order_by(PullRequest.id)
-    )
-    rows = {row.id: (row, delivery_id) for row, delivery_id in session.execute(found)}
+    found = session.execute(_touched(dialect_of(session)), {"builds": build_ids})
+    rows = {row.id: (row, delivery_id) for row, delivery_id in found}
     made = (make(session, row, rules, delivery_id) for row, delivery_id in rows.values())
     return tuple(build_id for build_id in made if build_id is not None)
+
+
+@cache
+def _touched(dialect: str) -> Select[PullRequest, int | None]:
+    """The open pull requests whose head or base one of the Builds is of."""
+    moved = or_(PullRequest.head_ref == Build.ref, PullRequest.base_ref == Build.ref)
+    return (
+        select(PullRequest, Build.delivery_id)
+        .join(Build, (Build.repo_id == PullRequest.repo_id) & moved)
+        .where(is_among(dialect, table_of(Build).c.id, "builds"), Build.merge_into.is_(None), Build.flavor == "")
+        .where(PullRequest.open.is_(True))
+        .order_by(PullRequest.id)
+    )
 
 
 def due(session: Session, rows: Iterable[PullRequest], rules: Rules) -> list[PullRequest]:

@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from operator import attrgetter
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import Executable, select
+from sqlalchemy.orm import Session
 
 from albatros.db import queue
+from albatros.db.many import find_rows, is_among
 from albatros.db.models import Build
+from albatros.db.upsert import dialect_of, table_of
 from albatros.domain import repo_config
 from albatros.domain.refs import BRANCH_PREFIX
 from albatros.domain.states import BuildState, Reason
 from albatros.errors import EvaluationError
 from albatros.flows import cancel
 
+_BUILDS = table_of(Build)
+_BRANCH = _BUILDS.c.repo_id, _BUILDS.c.ref
+_PLACE = *_BRANCH, _BUILDS.c.flavor, _BUILDS.c.sequence
+_BRANCH_OF = attrgetter("repo_id", "ref", "flavor")
+_IS_OPEN = _BUILDS.c.ended_at.is_(None)
 _ENDED = (BuildState.QUEUED, BuildState.EVALUATING, BuildState.RUNNING)
 """Not those that publish already: they would leave one registry with the newer image and another without."""
+
+
+@cache
+def _newer(dialect: str) -> Executable:
+    return select(_BUILDS.c.id, _BUILDS.c.number, *_PLACE).where(
+        is_among(dialect, _BUILDS.c.id, "builds"),
+        _BUILDS.c.state != BuildState.SKIPPED,
+        _BUILDS.c.ref.startswith(BRANCH_PREFIX),
+        # The first of its branch has none before it, and pushes to new branches need no more than this look.
+        _BUILDS.c.sequence > 1,
+    )
 
 
 def end_older(session: Session, build_ids: Sequence[int]) -> None:
@@ -24,20 +44,23 @@ def end_older(session: Session, build_ids: Sequence[int]) -> None:
 
     Each flavor of a branch stands by itself.
     """
-    newer, older = aliased(Build), aliased(Build)
-    found = (
-        select(newer.id, newer.number, older.id)
-        .join(older, (newer.repo_id == older.repo_id) & (newer.ref == older.ref) & (newer.flavor == older.flavor))
-        .where(newer.id.in_(build_ids), newer.state != BuildState.SKIPPED, newer.ref.startswith(BRANCH_PREFIX))
-        .where(older.ended_at.is_(None), older.sequence < newer.sequence, older.state.in_(_ENDED))
-        .order_by(older.id)
-    )
-    rows = session.execute(found).all() if build_ids else []
-    wanted = {build_id: _is_wanted(session, build_id) for build_id in {build_id for build_id, _, _ in rows}}
-    for build_id, number, older_id in rows:
-        build = queue.lock_build(session, older_id) if wanted[build_id] else None
+    newer = session.execute(_newer(dialect_of(session)), {"builds": build_ids}).all() if build_ids else []
+    if not newer:
+        return
+    branches = sorted({(build.repo_id, build.ref) for build in newer})
+    # Asked for by branch alone: with their states in the question, SQLite goes through all open Builds of the server.
+    still_open = find_rows(session, (_BUILDS.c.id, _BUILDS.c.state, *_PLACE), _BRANCH, branches, _IS_OPEN).all()
+    for build in newer:
+        same = (older for older in still_open if _BRANCH_OF(older) == _BRANCH_OF(build) and older.state in _ENDED)
+        older_ids = sorted(older.id for older in same if older.sequence < build.sequence)
+        if older_ids and _is_wanted(session, build.id):
+            _end(session, older_ids, f"build {build.number}, of a newer commit, took its place")
+
+
+def _end(session: Session, build_ids: Sequence[int], message: str) -> None:
+    for build_id in build_ids:
+        build = queue.lock_build(session, build_id)
         if build is not None and build.state in _ENDED:
-            message = f"build {number}, of a newer commit, took its place"
             cancel.end(session, build, BuildState.SUPERSEDED, Reason.SUPERSEDED, message)
 
 

@@ -44,6 +44,7 @@ class WebServer:
     def __init__(self, app: FastAPI, sock: socket.socket) -> None:
         config = uvicorn.Config(
             Shortcut(app),
+            loop="uvloop",
             http="httptools",
             log_config=None,
             access_log=False,

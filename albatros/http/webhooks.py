@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from albatros.db.heads import HeadsInDoubtError
+from albatros.db.inbox import Recorded
 from albatros.db.signals import Topic
 from albatros.domain.refs import check_flavor
 from albatros.errors import (
@@ -31,6 +32,7 @@ from albatros.flows.receive import COMMIT_SECONDS, Receipt, answer, not_committe
 from albatros.forges.base import ForgeAdapter
 from albatros.http.deps import AppContext, context_of
 from albatros.http.guards import LastCatch, SecurityHeaders
+from albatros.http.handover import Handover
 from albatros.http.problems import answer_error
 from albatros.log import get_logger
 
@@ -44,10 +46,11 @@ LARGE_BODIES = 4
 
 
 class Intake:
-    """What the webhooks of one application share: their threads, and how many large bodies are in memory."""
+    """What the webhooks of one application share: their threads, the pushes that wait, large bodies in memory."""
 
     def __init__(self) -> None:
         self.threads = CapacityLimiter(THREADS)
+        self.commits: Handover[Recorded] = Handover(asyncio.get_running_loop())
         self._large = 0
 
     async def read(self, request: Request, headers: Mapping[str, str], limit: int) -> bytes:
@@ -165,8 +168,7 @@ async def _take_in(
     push = take_push(settings, writer, forge, inbound, body)
     if push is not None:
         try:
-            async with asyncio.timeout(COMMIT_SECONDS):
-                return answer(writer, forge, inbound, await asyncio.wrap_future(push))
+            return answer(writer, forge, inbound, await intake.commits.wait(push, COMMIT_SECONDS))
         except HeadsInDoubtError:
             log.debug("the forge is asked for a head", forge=forge.name, delivery=inbound.delivery_id)
         except TimeoutError:

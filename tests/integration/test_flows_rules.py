@@ -1,5 +1,6 @@
 """Rules for when to build, on both databases: skipped Builds, superseded ones, and timetables without storms."""
 
+import sqlite3
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -174,6 +175,34 @@ def test_a_push_through_the_webhook_ends_what_it_overtakes_and_a_skipped_one_doe
     assert state_of(inbox, first.id) is BuildState.QUEUED
     moved(inbox, 3)
     assert state_of(inbox, first.id) is BuildState.SUPERSEDED
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_others_have_open_costs_a_push_nothing(world: World) -> None:
+    world.build()
+    build_id = world.build()
+    few = steps_of_ending(world, build_id)
+    for _ in range(300):
+        world.build(ref=TOPIC)
+    # One level more of an index is a step more; a look at each of the others is ten.
+    assert steps_of_ending(world, build_id) < few + 100
+
+
+def steps_of_ending(world: World, build_id: int) -> int:
+    """How many steps SQLite's machine takes to look for what a Build overtakes."""
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    with world.database.read() as session:
+        driver = session.connection().connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        driver.set_progress_handler(count, 1)
+        end_older(session, [build_id])
+        driver.set_progress_handler(None, 0)
+    return steps
 
 
 def ended(world: World, build_id: int) -> None:
