@@ -24,7 +24,6 @@ from sqlalchemy import (
     Table,
     TableValuedAlias,
     and_,
-    any_,
     bindparam,
     column,
     func,
@@ -67,7 +66,8 @@ def is_among(dialect: str, part: Column[Any], name: str) -> ColumnElement[bool]:
     """A condition: a column has one of the values of the parameter `name`, a list."""
     if dialect == "sqlite":
         return part.in_(bindparam(name, expanding=True))
-    return part == any_(bindparam(name, type_=_array_of(part)))
+    # Not `= ANY(array)`: for that PostgreSQL reads the whole of a table of which it has no statistics yet.
+    return part.in_(select(func.unnest(bindparam(name, type_=_array_of(part)))))
 
 
 def _run(session: Session, statement: Executable, values: Any) -> Rows:
