@@ -1,13 +1,25 @@
 """What every test can use: `needs` to ask for programs, and the servers of tests/services as fixtures."""
 
-from hypothesis import settings
+import signal
 
+from hypothesis import HealthCheck, settings
+
+from albatros.db import session
 from tests.tools import needs, require
 
 __all__ = ["needs", "require"]
 
-# The same examples in every run; `--hypothesis-profile default` looks at others.
-settings.register_profile("same", derandomize=True, database=None)
+# A shell lets what it starts in the background ignore Ctrl-C, and what tests start and interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A disk under load takes longer to write than a server may wait for.
+session.BUSY_SECONDS = 200
+
+# The same examples in every run, however long they take; `--hypothesis-profile default` looks at others.
+settings.register_profile(
+    "same", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("same")
 
 pytest_plugins = [

@@ -104,7 +104,7 @@ def test_two_servers_and_their_runners_finish_every_build_once(
     with runners.running():
         for loop in loops:
             loop.start()
-        until = time.monotonic() + 90
+        until = time.monotonic() + 240
         while not all(first.of(build).ended_at for build in builds) and time.monotonic() < until:
             time.sleep(0.05)
         assert stop_all(loops, 60)

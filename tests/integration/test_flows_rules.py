@@ -19,6 +19,7 @@ from albatros.flows.receive import trigger
 from albatros.flows.rerun import rerun
 from albatros.flows.supersede import end_older
 from albatros.forges.base import ForgeAdapter, status_word
+from tests.support.clock import stopped_clock
 from tests.support.flows import World, package, settings_of
 from tests.support.inbox import HELLO, MAIN, A, Inbox
 
@@ -263,8 +264,10 @@ def make_due(database: Database, *, days: int = 40) -> None:
 
 
 @pytest.fixture
-def timed(inbox: Inbox) -> Inbox:
-    """A repo whose nightly run was due forty times."""
+def timed(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> Inbox:
+    """A repo whose nightly run was due forty times; it is noon."""
+    clock = stopped_clock(monkeypatch)
+    clock.time = clock.time.replace(hour=12)
     build = moved(inbox, 1)
     with inbox.database.write() as session:
         schedule.remember(session, session.get_one(Build, build.id), ("0 3 * * *",))

@@ -142,7 +142,7 @@ def test_killing_a_runner_takes_its_whole_tree(data: Path) -> None:
     start(executor)
     wait_for(lambda: len(sleepers()) == 1)
     executor.stop(ATTEMPT, kill=True)
-    assert sleepers() == []
+    wait_for(lambda: sleepers() == [])
     assert end_of(executor).attempt_id == ATTEMPT
 
 

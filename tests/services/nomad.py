@@ -90,7 +90,7 @@ class Agent:
         if self.process.poll() is not None:
             raise RuntimeError(f"nomad ended with {self.process.returncode}:\n{(self.home / 'log').read_text()}")
         try:
-            with urllib.request.urlopen(f"{self.url}/v1/status/leader", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.url}/v1/status/leader", timeout=30) as answer:
                 return bool(json.load(answer))
         except (OSError, ValueError):
             return False

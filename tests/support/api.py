@@ -19,6 +19,7 @@ from albatros.http.app import create_app
 from albatros.http.deps import AppContext
 from albatros.http.serving import WebServer, bind
 from albatros.settings import Settings
+from tests.services.process import free_port
 from tests.support.hooks import MemoryHooks
 from tests.support.people import FakePeople
 from tests.support.seed import Seeded, seed, seed_settings
@@ -70,7 +71,7 @@ class Api:
 @contextmanager
 def seeded_api(database: Database, data: Path, *, public: bool = False) -> Iterator[Api]:
     """Answer calls until the block ends."""
-    sock = bind("127.0.0.1:0")
+    sock = bind(f"127.0.0.1:{free_port()}")
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     data.mkdir()
     signals, store = Signals(), MemoryStore()

@@ -128,6 +128,12 @@ class Talk:
         self.until(lambda: [one["ClientStatus"] for one in self._oldest(job)] == list(states))
         return self._oldest(job)
 
+    def until_ready(self, job: str) -> None:
+        """Wait until a job's task says `ready`: before that it ends otherwise when it is told to."""
+        alloc = self.until_state(job, "running")[0]["ID"]
+        log = f"/v1/client/fs/logs/{alloc}?task=executor&type=stdout&plain=true"
+        self.until(lambda: "ready" in str(self.say("GET", log).response["body"]))
+
     def _oldest(self, job: str) -> list[dict[str, Any]]:
         return sorted(self.allocs(job), key=lambda one: int(one["CreateIndex"]))
 

@@ -30,7 +30,7 @@ def ends_of_jobs(talk: Talk) -> None:
         talk.until_state(told, "failed")
         talk.repeat(allocations)
     talk.repeat("register-sleep")
-    talk.until_state("alb-stop", "running")
+    talk.until_ready("alb-stop")
     talk.repeat("deregister")
     talk.until_state("alb-stop", "complete")
     talk.repeat("allocations-stopped")

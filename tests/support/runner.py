@@ -92,8 +92,8 @@ def evaluation_order(repo: Path, commit: str, **limits: int) -> dict[str, object
             "max_free": 10 << 30,
         },
         "limits": {
-            "wall_seconds": 100,
-            "silence_seconds": 60,
+            "wall_seconds": 500,
+            "silence_seconds": 400,
             "log_bytes": 1 << 20,
             "memory_bytes": 4 << 30,
             "attributes": 100,
@@ -162,7 +162,7 @@ class RunnerProcess:
         if self.process.stderr is not None:
             self.process.stderr.close()
 
-    def wait(self, seconds: float = 110) -> Ended:
+    def wait(self, seconds: float = 550) -> Ended:
         """Wait for its end."""
         try:
             _, stderr = self.process.communicate(timeout=seconds)

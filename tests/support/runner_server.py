@@ -3,7 +3,6 @@
 import hashlib
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,12 +14,11 @@ TOKEN = "attempt-token-0123456789"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, with the time it came at (monotonic seconds) and the status it was answered with."""
+    """One request, and the status it was answered with."""
 
     method: str
     path: str
     body: bytes
-    at: float
     status: int
 
 
@@ -153,10 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def _serve(self) -> None:
-        state, at = self.server_state, time.monotonic()
+        state = self.server_state
         fault = state.fault(self.command, self.path, after_work=False)
         if fault is not None and fault.status == 0:
-            self._drop(at)
+            self._drop()
             return
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         document: dict[str, object] = {"detail": "a fault of the test"}
@@ -167,9 +165,9 @@ class _Handler(BaseHTTPRequestHandler):
             status, document = state.answer(self.command, self.path, body, received)
             late = state.fault(self.command, self.path, after_work=True)
             if late is not None:
-                self._drop(at)
+                self._drop()
                 return
-        state.calls.append(Call(self.command, self.path, body, at, status))
+        state.calls.append(Call(self.command, self.path, body, status))
         data = b"" if status == 204 else json.dumps(document).encode()
         self.send_response(status)
         if status != 204:
@@ -177,8 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def _drop(self, at: float) -> None:
-        self.server_state.calls.append(Call(self.command, self.path, b"", at, 0))
+    def _drop(self) -> None:
+        self.server_state.calls.append(Call(self.command, self.path, b"", 0))
         self.close_connection = True
 
     do_POST = do_PUT = _serve  # noqa: N815 - http.server's names

@@ -14,9 +14,9 @@ from typing import TypeVar
 from tests.tools import ROOT
 
 T = TypeVar("T")
-START_SECONDS = 60
-STOP_SECONDS = 60
-WAIT_SECONDS = 90
+START_SECONDS = 180
+STOP_SECONDS = 180
+WAIT_SECONDS = 240
 SERVE = ("-m", "albatros", "serve")
 
 

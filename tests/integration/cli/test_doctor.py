@@ -93,7 +93,6 @@ def add_repo(database: Database) -> None:
 def test_a_test_delivery_is_seen_to_arrive(
     prepared: tuple[Settings, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_forges, "ARRIVAL_SECONDS", 0.5)
     loaded, database = prepared
     url = "https://ci.example.org/webhooks/home"
     hooks = Delivering()
@@ -105,6 +104,7 @@ def test_a_test_delivery_is_seen_to_arrive(
     assert (verdict, "run `albatros repo add home/alba/hello`" in text) == (Verdict.MISSING, True)
     hooks.ensure("alba", "hello", url)
     assert findings(loaded, hooks) == [(Verdict.OK, f"a test of alba/hello arrived at {url}")]
+    monkeypatch.setattr(doctor_forges, "ARRIVAL_SECONDS", 0.5)
     silent = MemoryHooks(hooks=hooks.hooks)
     ((verdict, text),) = findings(loaded, silent)
     assert (verdict, "did not arrive" in text, silent.rung) == (Verdict.MISSING, True, [url])

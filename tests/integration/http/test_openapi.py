@@ -51,7 +51,9 @@ def test_no_call_of_any_kind_is_answered_500(api: Api, examples: settings) -> No
 
 
 @pytest.mark.parametrize("forge", ["home", "nowhere", "%2e%2e", "x" * 300])
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(body=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_no_webhook_is_answered_500(api: Api, forge: str, body: bytes) -> None:
     answer = api.reader.post(f"/webhooks/{forge}", content=body, headers={"Content-Type": "application/json"})

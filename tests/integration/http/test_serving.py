@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from albatros.errors import ConfigError
 from albatros.http.serving import WebServer, bind
+from tests.services.process import free_port
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ class FakeHub:
 
 
 def test_it_answers_until_it_is_stopped(app: FastAPI) -> None:
-    sock = bind("127.0.0.1:0")
+    sock = bind(f"127.0.0.1:{free_port()}")
     server = WebServer(app, sock)
     server.start()
     url = server.local_url
@@ -52,7 +53,7 @@ def test_who_comes_before_it_answers_waits(app: FastAPI) -> None:
 
 
 def test_a_server_that_never_began_can_be_stopped(app: FastAPI) -> None:
-    server = WebServer(app, bind("127.0.0.1:0"))
+    server = WebServer(app, bind(f"127.0.0.1:{free_port()}"))
     url = server.local_url
     server.stop()
     with pytest.raises(httpx.ConnectError):

@@ -113,7 +113,7 @@ def test_the_event_stream_tells_what_was_recorded(kind: str) -> None:
         talk.repeat("register-fail")
         talk.until_state("alb-fail", "failed")
         talk.repeat("register-sleep")
-        talk.until_state("alb-stop", "running")
+        talk.until_ready("alb-stop")
         talk.repeat("deregister")
         talk.until_state("alb-stop", "complete")
         told = lines.until(lambda events: ("Allocation", "AllocationUpdated", "complete", "stop") in map(_says, events))

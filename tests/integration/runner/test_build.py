@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +25,13 @@ from tests.support.runner import (
     run_order,
 )
 from tests.support.runner_server import RunnerServer
+from tests.support.server_process import eventually
 from tests.tools import needs
 
 pytestmark = needs("nix", "git")
 SECRET = "the-servers-key-0123456789"
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "hello-offline"
+SLEEP = f"3{os.getpid()}"  # tells the builders of test processes apart
 ELF_MACHINE_AARCH64 = b"\xb7\x00"
 Make = Callable[..., dict[str, object]]
 
@@ -195,10 +198,10 @@ def scripted(tmp_path: Path, script: str, tokens: dict[str, str] | None = None, 
 
 
 def test_silence_ends_a_build(tmp_path: Path) -> None:
-    result = result_of(scripted(tmp_path, "echo one word; sleep 3456", silence_seconds=2))
+    result = result_of(scripted(tmp_path, f"echo one word; sleep {SLEEP}", silence_seconds=2))
     assert result["reason"] == "silent"
     assert "2 s" in str(result["message"])
-    assert not running("sleep\x003456")
+    eventually(lambda: not running(f"sleep\x00{SLEEP}"), lambda: "the builder goes on")
 
 
 def test_the_wall_clock_ends_a_build_that_talks(tmp_path: Path) -> None:

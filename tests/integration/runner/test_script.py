@@ -5,7 +5,6 @@ import os
 import shlex
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import cast
 
@@ -44,6 +43,10 @@ def run_script(tmp_path: Path, text: str, secrets: dict[str, str] | None = None,
 def processes_of(uid: int) -> list[str]:
     done = subprocess.run(["ps", "-o", "pid=", "-u", str(uid)], capture_output=True, text=True, check=False)
     return done.stdout.split()
+
+
+def commands() -> str:
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
 
 
 def failed(server: RunnerServer, reason: str) -> str:
@@ -136,7 +139,7 @@ def test_silence_and_wall_clock_end_a_script_with_all_it_started(tmp_path: Path)
     again = tmp_path / "again"
     chatter = "#!/bin/sh\nwhile :; do echo again; sleep 0.2; done\n"
     assert "longer than 4 s" in failed(run_script(again, chatter, wall_seconds=4), "timeout")
-    assert marker not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    eventually(lambda: marker not in commands(), commands)
 
 
 def test_what_a_script_leaves_behind_is_ended_even_if_it_talks(tmp_path: Path) -> None:
@@ -150,9 +153,7 @@ def test_a_stop_reaches_a_script(tmp_path: Path) -> None:
     server = RunnerServer(script_order(tmp_path / "repo", commit))
     runner = RunnerProcess(tmp_path / "home", server)
     try:
-        deadline = time.monotonic() + 60
-        while "begun" not in server.log and time.monotonic() < deadline:
-            time.sleep(0.05)
+        eventually(lambda: "begun" in server.log, lambda: server.log)
         server.stop = "cancelled"
         assert runner.wait().status == 0
     finally:
