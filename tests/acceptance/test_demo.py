@@ -8,14 +8,14 @@ import pytest
 
 from tests.tools import ROOT, needs
 
-pytestmark = [needs("nix", "git", "go"), pytest.mark.timeout(400)]
+pytestmark = [needs("nix", "git", "go"), pytest.mark.timeout(1000)]
 PLATFORMS = ("linux/386", "linux/amd64", "linux/arm/v6", "linux/arm64/v8")
 
 
 def demo(directory: Path) -> str:
     """What it prints."""
     command = [sys.executable, "-m", "albatros", "demo", "--directory", str(directory)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -27,7 +27,7 @@ STEPS = 40
 MOST_EXAMPLES = 200
 """Of a mutant; it ends at the first violation."""
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def explore(place: Place, examples: int) -> None:

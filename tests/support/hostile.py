@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import hmac
 import json
+import os
 import secrets
 import sqlite3
 import subprocess
@@ -116,15 +117,13 @@ class Fortress:
                 ["git", "log", "-p", "refs/notes/albatros"], cwd=repo.bare, capture_output=True, check=False
             )
             yield f"notes of {repo.full_name}", notes.stdout
-        for path in line.paths.static.rglob("*"):
-            if path.is_file():
-                yield f"registry {path}", _unpacked(path.read_bytes())
+        for path, data in _files_below(line.paths.static):
+            yield f"registry {path}", _unpacked(data)
 
     def kept_by_runner(self) -> Iterator[tuple[str, bytes]]:
         """Everything that lies in the home of the runner, its Nix store included."""
-        for path in (self.line.paths.data / "runner").rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                yield f"runner's {path}", path.read_bytes()
+        for path, data in _files_below(self.line.paths.data / "runner"):
+            yield f"runner's {path}", data
 
     def check_nothing_leaked(self) -> None:
         """AssertionError naming the secret and the place where it was found."""
@@ -152,6 +151,17 @@ class Fortress:
         headers |= {"X-Albatros-Nonce": nonce} if nonce else {}
         request = urllib.request.Request(self.line.server.url + path, data, headers, method=method)
         return Answer(*self.line.server.send(request))
+
+
+def _files_below(root: Path) -> Iterator[tuple[Path, bytes]]:
+    """Every file with its bytes; what goes while it is looked for, as a runner's own directory does, is left out."""
+    for folder, _, names in os.walk(root):
+        for path in (Path(folder, name) for name in names):
+            try:
+                data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+            except FileNotFoundError:
+                continue
+            yield path, data
 
 
 def _unpacked(data: bytes) -> bytes:

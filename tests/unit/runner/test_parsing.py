@@ -27,7 +27,7 @@ def test_an_order_is_typed() -> None:
     order = parse_order(build_order(Path("/r"), "c" * 40, "packages.x86_64-linux.hello", DRV, ("bin/hello",)))
     assert order.build is not None
     assert (order.build.drv_path, order.build.binaries, order.build.keep) == (DRV, ("bin/hello",), True)
-    assert order.limits.wall_seconds == 100
+    assert order.limits.wall_seconds == 500
     assert parse_order(evaluation_order(Path("/r"), "c" * 40)).build is None
 
 
