@@ -14,6 +14,7 @@ from albatros.executors.base import RunnerPlaced, Slots, StartOrder
 from albatros.flows import plan, settle
 from albatros.flows.cancel import cancel
 from albatros.flows.dispatch import Dispatcher, attempt_token, token_hash
+from tests.support.clock import stopped_clock
 from tests.support.flows import KEY, Runner, World, package
 from tests.support.pushing import one_registry
 
@@ -135,6 +136,7 @@ def test_an_order_says_where_and_for_how_long(world: World) -> None:
 
 def test_a_start_that_was_not_noted_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault between the start and its row, without a restart: the same runner is found again."""
+    stopped_clock(monkeypatch)
     world.scheduler.step()
     world.build()
 
