@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import secrets
 import uuid
-from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from albatros.db import shared_keys as known
 from albatros.db.keyring import Keyring
 from albatros.db.session import Database
 from albatros.errors import ConfigError
-from albatros.http.sessions import KEY_FILE, signer
+from albatros.http.sessions import KEY_FILE, secret_file, signer
 from albatros.settings import Settings
 
 KEY_BYTES = 32
@@ -58,19 +56,3 @@ def shared_keys(settings: Settings, database: Database) -> bytes:
 def new_id() -> bytes:
     """The identity of a server."""
     return uuid.uuid4().hex.encode()
-
-
-def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
-    """Read a file that only this user can read, made whole at the first start."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        draft = path.with_suffix(".new")
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(make())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-        return path.read_bytes()

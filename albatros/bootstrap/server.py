@@ -18,12 +18,14 @@ from albatros.bootstrap.adapters import (
     open_store,
     registry_opener,
 )
-from albatros.bootstrap.data import lock_data, new_id, secret_file, shared_keys
+from albatros.bootstrap.data import lock_data, new_id, shared_keys
 from albatros.db.logs import seal_finished
 from albatros.db.migrate import prepare
 from albatros.db.session import Database, connect
+from albatros.db.shared_keys import check_store
 from albatros.db.signals import Signals, Topic
 from albatros.db.writer import Writer
+from albatros.errors import ConfigError
 from albatros.executors.builder_base import Builder
 from albatros.flows.assemble import Assembler
 from albatros.flows.builders import BuilderFollower
@@ -40,6 +42,7 @@ from albatros.forges.base import ForgeAdapter
 from albatros.http.app import create_app
 from albatros.http.deps import AppContext, RunnerBundle
 from albatros.http.serving import WebServer, bind
+from albatros.http.sessions import secret_file
 from albatros.images.publish import Observer, ignore
 from albatros.log import get_logger, register_secrets
 from albatros.roles import Loop, PublisherRole, Role, Scheduler, stop_all
@@ -98,6 +101,11 @@ class Server:
         """
         register_secrets(settings.secrets())
         self._roles = frozenset(roles)
+        if self._is(Role.SCHEDULER) and not self._is(Role.WEB) and not settings.server.url:
+            raise ConfigError(
+                "a scheduler without a web part has nothing that its runners could report to: set server.url to the "
+                "address of the servers with role web, or add that role"
+            )
         self._lock = lock_data(settings.server.data)
         self._parts = parts = _build_parts(settings, private)
         self._web = WebServer(create_app(_context(parts)), bind(settings.server.listen)) if self._is(Role.WEB) else None
@@ -228,13 +236,15 @@ def _build_parts(settings: Settings, private: Sequence[Path]) -> _Parts:
     signals = Signals()
     bundle = _Bundle(*build_bundle())
     key = shared_keys(settings, database)
+    store = open_store(settings)
+    check_store(database, settings.store_url, store.identity())
     keys_elsewhere = [] if settings.keys.is_relative_to(data) else [settings.keys]
     holder = secret_file(data / "server-id", new_id).decode()
     identity = ServerIdentity(holder, key)
     return _Parts(
         settings=settings,
         database=database,
-        store=open_store(settings),
+        store=store,
         signals=signals,
         writer=Writer(database, signals),
         forges={item.name: build_forge(item) for item in settings.forges},

@@ -1,4 +1,4 @@
-"""`albatros db`: bring the database to the tables of this version, and let servers on it have new keys."""
+"""`albatros db`: bring the database to the tables of this version, and let its servers have new keys or a new store."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     forget.add_argument("--config", type=Path, required=True, help="the server's albatros.toml")
     forget.set_defaults(func=_forget_keys)
+    forget_store = commands.add_parser(
+        "forget-store",
+        help="let servers start with a new blob store, when the old one is lost",
+        description="Forget which blob store the servers on this database share, when it is lost: the next server that "
+        "starts says which is right. Logs, Artifacts and layers that only the lost one had stay lost.",
+    )
+    forget_store.add_argument("--config", type=Path, required=True, help="the server's albatros.toml")
+    forget_store.set_defaults(func=_forget_store)
 
 
 def _upgrade(args: argparse.Namespace) -> int:
@@ -45,4 +53,14 @@ def _forget_keys(args: argparse.Namespace) -> int:
     from albatros.db.session import connect
 
     print(shared_keys.forget(connect(settings.load(args.config).database_url)))
+    return 0
+
+
+def _forget_store(args: argparse.Namespace) -> int:
+    """Forget, and print how many stores were known on stdout."""
+    from albatros import settings
+    from albatros.db import shared_keys
+    from albatros.db.session import connect
+
+    print(shared_keys.forget_store(connect(settings.load(args.config).database_url)))
     return 0

@@ -133,8 +133,17 @@ def _database(url: str) -> str:
 
 def _store(loaded: Settings) -> str:
     from albatros.bootstrap import open_store
+    from albatros.db import migrate, shared_keys
+    from albatros.db.session import connect
 
-    open_store(loaded).check()
+    store = open_store(loaded)
+    store.check()
+    if migrate.current(loaded.database_url) == migrate.head():
+        database = connect(loaded.database_url)
+        try:
+            shared_keys.check_store(database, loaded.store_url, store.identity(), learn=False)
+        finally:
+            database.dispose()
     return f"{loaded.store_url} takes and gives a blob"
 
 

@@ -5,6 +5,7 @@ One server follows an Attempt at a time, by a lease that the next one takes when
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from sqlalchemy.orm import Session, contains_eager
 from albatros.db.models import Attempt, Build, BuilderRun, Job
 from albatros.db.queue import changed
 from albatros.db.session import now
+from albatros.db.upsert import dialect_of
 from albatros.domain.states import OPEN_ATTEMPTS, JobKind, JobState
 
 MOST_RUNS = 1000
@@ -30,6 +32,17 @@ def is_there_work(session: Session) -> tuple[bool, bool]:
         .limit(1)
     )
     return session.scalar(queued) is not None, session.scalar(runs) is not None
+
+
+def take_turn(session: Session, builder: str) -> bool:
+    """Whether only this transaction counts and dispatches a builder's Attempts; False while another server's does.
+
+    Else two would each see the same slots free. SQLite has one writer at a time.
+    """
+    if dialect_of(session) == "sqlite":
+        return True
+    key = int.from_bytes(hashlib.sha256(f"builder {builder}".encode()).digest()[:8], "big", signed=True)
+    return bool(session.scalar(select(func.pg_try_advisory_xact_lock(key))))
 
 
 def ready_jobs(session: Session, builder: str, limit: int) -> Sequence[Job]:

@@ -51,7 +51,9 @@ def refuse_unknown(database: Database, signals: Signals, known: Collection[str])
 
 
 def due_jobs(session: Session, builder: BuilderSettings) -> Sequence[Job]:
-    """As many queued Jobs of a builder as it has free slots, held with their Builds."""
+    """As many queued Jobs of a builder as it has free slots, held with their Builds; none while others look."""
+    if not db.take_turn(session, builder.name):
+        return ()
     free = builder.slots - db.open_runs(session, builder.name)
     return db.ready_jobs(session, builder.name, min(free, BATCH)) if free > 0 else ()
 

@@ -12,6 +12,7 @@ import hmac
 import os
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -116,8 +117,7 @@ def signer(keys: Path) -> SessionSigner:
     """The signer of a server with this directory of keys; makes its key on first use. Raises ConfigError."""
     path = keys / KEY_FILE
     try:
-        keys.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = _read_or_create(path)
+        key = secret_file(path, lambda: secrets.token_bytes(_KEY_BYTES))
     except OSError as error:
         raise ConfigError(
             f"the session key {path} cannot be made or read: {error.strerror}; check its directory"
@@ -127,14 +127,18 @@ def signer(keys: Path) -> SessionSigner:
     return SessionSigner(key)
 
 
-def _read_or_create(path: Path) -> bytes:
-    """Two servers that start at once on one directory end with the same key: linking refuses what is there already."""
+def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
+    """Read a file that only this user can read, made whole at the first start.
+
+    Two servers that start at once on one directory end with the same one: linking refuses what is there already.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(_KEY_BYTES))
+                file.write(make())
                 file.flush()
                 os.fsync(file.fileno())
             with contextlib.suppress(FileExistsError):

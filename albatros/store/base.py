@@ -72,6 +72,10 @@ class BlobStore(Protocol):
         """Every blob, in no order; those written or deleted meanwhile may or may not appear."""
         ...
 
+    def identity(self) -> str:
+        """What tells this store from any other: 32 digits, drawn when they are first asked for and kept in it."""
+        ...
+
     def check(self) -> None:
         """Prove that a blob could be written and read now."""
         ...

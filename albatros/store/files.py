@@ -1,4 +1,4 @@
-"""A blob store in one directory: `sha256/ab/abcd…`, written to `tmp/` first, synced, then renamed.
+"""A blob store in one directory: `sha256/ab/abcd…`, written to `tmp/` first, synced, then renamed; `id` names it.
 
 Writers and the deleter meet at a lock on the directory, so a blob that is written again while it is being collected
 stays. A writer holds a lock on its temporary file; a file that nobody holds was left by a killed process.
@@ -28,6 +28,7 @@ from albatros.store.base import CHUNK, BlobStore, BlobWriter, StoredBlob
 log = get_logger(__name__)
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+IDENTITY_LENGTH = 32
 _LEFT_OVER_SECONDS = 60
 """A temporary file younger than this may belong to a writer that has not locked it yet."""
 
@@ -198,6 +199,18 @@ class FileStore(BlobStore):
                         stat = path.lstat()
                         if is_digest(digest):
                             yield StoredBlob(Digest(digest), stat.st_size, _written_at(stat))
+
+    def identity(self) -> str:
+        path = self.root / "id"
+        with _translated(self.root, "being told from others"), self._lock(fcntl.LOCK_EX):
+            if not path.exists():
+                draft = self.root / "tmp" / secrets.token_hex(16)
+                draft.write_text(secrets.token_hex(16), encoding="ascii")
+                with draft.open("rb") as file:
+                    os.fsync(file.fileno())
+                draft.replace(path)
+                _sync_directory(self.root)
+            return path.read_text(encoding="utf-8", errors="replace")[:IDENTITY_LENGTH]
 
     def check(self) -> None:
         with self.writer() as writer:

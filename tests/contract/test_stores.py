@@ -2,12 +2,14 @@
 
 import fcntl
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -167,6 +169,14 @@ def test_a_store_that_works_says_so_and_keeps_nothing(store: BlobStore) -> None:
     assert list(store.list()) == []
 
 
+def test_a_store_keeps_its_identity_through_whatever_is_written(store: BlobStore) -> None:
+    named = store.identity()
+    assert re.fullmatch("[0-9a-f]{32}", named)
+    store.put([b"more"])
+    assert store.identity() == named
+    assert len(list(store.list())) == 1
+
+
 def test_the_store_is_what_images_are_written_to(store: BlobStore) -> None:
     sink: BlobSink = store
     assert content(store, sink.put([b"layer"]).digest) == b"layer"
@@ -255,6 +265,18 @@ class TestFiles:
         assert stat.S_IMODE(root.stat().st_mode) == 0o700
         hexadecimal = blob.digest.removeprefix("sha256:")
         assert stat.S_IMODE((root / "sha256" / hexadecimal[:2] / hexadecimal).stat().st_mode) == 0o600
+
+    def test_two_directories_are_two_stores_and_one_of_them_is_one_for_everybody(self, tmp_path: Path) -> None:
+        first, second = FileStore(tmp_path / "first"), FileStore(tmp_path / "second")
+        assert first.identity() != second.identity()
+        (tmp_path / "again").symlink_to(tmp_path / "first")
+        assert FileStore(tmp_path / "again").identity() == first.identity()
+
+    def test_servers_that_start_at_once_name_a_store_once(self, tmp_path: Path) -> None:
+        stores = [FileStore(tmp_path) for _ in range(8)]
+        with ThreadPoolExecutor(len(stores)) as pool:
+            assert len(set(pool.map(FileStore.identity, stores))) == 1
+        assert list((tmp_path / "tmp").iterdir()) == []
 
     def test_no_temporary_file_stays(self, tmp_path: Path) -> None:
         store = FileStore(tmp_path)

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from albatros.db.models import Job, Repo
-from albatros.db.session import Database, now
+from albatros.db.models import Attempt, Base, Job, Repo
+from albatros.db.session import Database, connect, now
 from albatros.db.writer import Writer
 from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, Reason
 from albatros.executors.builder_base import Stream
+from albatros.flows.builder_intents import due_jobs, intend
 from albatros.flows.builder_log import BuilderLog
 from albatros.flows.cancel import cancel
 from albatros.flows.rerun import rerun
@@ -340,6 +341,31 @@ def test_no_more_than_its_slots_run_at_once(world: BuilderWorld, builder: FakeBu
         BuildState.SUCCEEDED,
         BuildState.RUNNING,
     ]
+
+
+def test_two_servers_at_once_do_not_take_more_than_the_slots(postgres_url: str, tmp_path: Path) -> None:
+    """Between one server's count and its commit, another one takes nothing."""
+    database = connect(postgres_url)
+    try:
+        Base.metadata.create_all(database.engine)
+        world = BuilderWorld.on(database, tmp_path)
+        builds = [world.push() for _ in range(3)]
+        (house,) = world.settings.builders
+        with database.write() as first:
+            due = due_jobs(first, house)
+            assert [job.build_id for job in due] == builds[:2]
+            with database.write() as second:
+                assert not due_jobs(second, house)
+            for job in due:
+                intend(first, job, "first", HOUR)
+        with database.write() as second:
+            assert not due_jobs(second, house)
+        with database.write() as first:
+            first.execute(update(Attempt).values(state=AttemptState.FAILED))
+        with database.write() as second:
+            assert [job.build_id for job in due_jobs(second, house)] == builds[2:]
+    finally:
+        database.dispose()
 
 
 def test_a_long_log_keeps_its_head_and_its_end(database: Database, tmp_path: Path, builder: FakeBuilder) -> None:

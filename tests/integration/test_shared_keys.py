@@ -1,4 +1,4 @@
-"""Servers on one database have one set of keys, on both databases: another set is refused before anything runs."""
+"""Servers on one database have one set of keys and one store, on both databases: others are refused at the start."""
 
 import shutil
 from pathlib import Path
@@ -69,6 +69,25 @@ def test_a_rotation_has_to_be_copied_to_the_others(database: Database, tmp_path:
     shared_keys(second, database)
     assert secrets.rotate(database, Keyring(first.secrets_key)) == 0
     shared_keys(first, database)
+
+
+def test_servers_on_one_database_have_one_store(database: Database) -> None:
+    known.check_store(database, "dir:/a", "a" * 32, learn=False)
+    known.check_store(database, "dir:/b", "b" * 32)
+    known.check_store(database, "dir:/b-mounted-elsewhere", "b" * 32)
+    for learn in (True, False):
+        with pytest.raises(ConfigError, match="dir:/a is not the blob store that this database belongs to"):
+            known.check_store(database, "dir:/a", "a" * 32, learn=learn)
+
+
+def test_a_store_that_is_lost_may_be_replaced_and_the_keys_stay(database: Database, tmp_path: Path) -> None:
+    shared_keys(server(tmp_path, "a"), database)
+    known.check_store(database, "dir:/a", "a" * 32)
+    assert known.forget_store(database) == 1
+    known.check_store(database, "dir:/b", "b" * 32)
+    assert known.forget(database) == len(NAMES)
+    with pytest.raises(ConfigError, match="forget-store"):
+        known.check_store(database, "dir:/a", "a" * 32)
 
 
 def data_keys_forgotten() -> None:

@@ -79,7 +79,7 @@ class Line:
         self.secret = secrets.token_hex(16)
         for directory in (paths.git, paths.gate):
             directory.mkdir(mode=0o755)
-        _write_private(paths.secret, self.secret)
+        write_private(paths.secret, self.secret)
         self.settings = self._defaults()
         self.write_config(changes)
         self.server = ServerProcess(paths.config, paths.root / "server.log", f"http://127.0.0.1:{self.port}")
@@ -103,7 +103,7 @@ class Line:
             old = self.settings.get(name, {})
             merged = {**old, **value} if isinstance(old, Mapping) and isinstance(value, Mapping) else value
             self.settings[name] = cast("Section | Sequence[Section]", merged)
-        _write_private(self.paths.config, to_toml(self.settings))
+        write_private(self.paths.config, to_toml(self.settings))
 
     def repo(self, name: str = "hello") -> BareRepo:
         """A repo on the forge, made when it is asked for first."""
@@ -177,7 +177,8 @@ def list_of(value: object) -> list[dict[str, object]]:
     return cast("list[dict[str, object]]", value)
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read."""
     path.touch(mode=0o600)
     path.write_text(text)
 
@@ -195,12 +196,12 @@ def make_line(registry: RegistryServer | None, changes: Section | None = None) -
                 yield line
             finally:
                 line.server.kill()
-                _end_runners(line.paths.data)
+                end_runners(line.paths.data)
     finally:
         _remove(root)
 
 
-def _end_runners(data: Path) -> None:
+def end_runners(data: Path) -> None:
     """Runners outlive their server; each leads a session of its own."""
     for record in data.glob("attempts/*/runner.json"):
         try:

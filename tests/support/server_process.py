@@ -39,7 +39,7 @@ class ServerProcess:
         self.url = url
         self.token = ""
         """A token to read with, where not everybody may."""
-        self._config = config
+        self.config = config
         self._log = log
         self._log_start = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -59,7 +59,7 @@ class ServerProcess:
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, *program, "--config", str(self._config)],
+                [sys.executable, *program, "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

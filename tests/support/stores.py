@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -50,6 +51,7 @@ class MemoryStore(BlobStore):
     capacity: int = 1 << 30
     broken: bool = False
     blobs: dict[Digest, tuple[bytes, datetime]] = field(default_factory=dict)
+    name: str = field(default_factory=lambda: secrets.token_hex(16))
 
     def usable(self) -> None:
         if self.broken:
@@ -83,6 +85,10 @@ class MemoryStore(BlobStore):
         self.usable()
         for digest, (data, written_at) in list(self.blobs.items()):
             yield StoredBlob(digest, len(data), written_at)
+
+    def identity(self) -> str:
+        self.usable()
+        return self.name
 
     def check(self) -> None:
         self.usable()

@@ -148,12 +148,12 @@ class Secret(Base):
 
 
 class KnownKey(Base):
-    """What tells a key file that every server on this database has from another one; never the key."""
+    """What tells a thing that every server on this database has from another one: a key, never the key itself."""
 
     __tablename__ = "known_keys"
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    """Of the file, in the directory of keys."""
+    """Of the file in the directory of keys; `store` for the blob store, whose identity is its fingerprint."""
     fingerprint: Mapped[str] = mapped_column(String(64))
 
 

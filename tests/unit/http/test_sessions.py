@@ -1,3 +1,4 @@
+import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -95,7 +96,8 @@ def test_the_key_is_made_once_and_for_the_server_alone(tmp_path: Path) -> None:
 
 def test_servers_that_start_at_once_share_the_key(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        keys = set(pool.map(lambda _: sessions._read_or_create(tmp_path / KEY_FILE), range(64)))
+        made = pool.map(lambda _: sessions.secret_file(tmp_path / KEY_FILE, lambda: secrets.token_bytes(32)), range(64))
+        keys = set(made)
     assert len(keys) == 1
 
 
