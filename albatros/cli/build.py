@@ -23,6 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     trigger = commands.add_parser("trigger", parents=shared, help="build a branch, a tag or a commit now")
     trigger.add_argument("repo", help="[FORGE/]OWNER/NAME")
     trigger.add_argument("--ref", required=True, help="a branch, a tag, a whole ref or a full commit id")
+    trigger.add_argument("--flavor", default="", help="build it in this flavor (default: the plain one)")
     trigger.set_defaults(func=_trigger)
     listed = commands.add_parser("list", parents=shared, help="the newest builds")
     listed.add_argument("--repo", default="", help="of this repo only: [FORGE/]OWNER/NAME")
@@ -54,7 +55,7 @@ def count(text: str) -> int:
 
 def _trigger(args: argparse.Namespace) -> int:
     with remote.client_of(args) as client:
-        _tell(args, client.trigger(args.repo, args.ref))
+        _tell(args, client.trigger(args.repo, args.ref, args.flavor))
     return 0
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN = 1000
 MAX_READ = 1 << 20
-PLACE = "whose it is: FORGE/OWNER/REPO, FORGE/OWNER, or server for all"
+PLACE = "whose it is: FORGE/OWNER/REPO, FORGE/OWNER (a subgroup: FORGE/GROUP/SUB/, with the slash), or server for all"
 NAME = "the host that it is a token for, such as github.com, or for scripts a variable, such as DEPLOY_KEY"
 
 

@@ -31,7 +31,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     create.add_argument("--scope", choices=list(Scope), default=Scope.READ, help="what it may do (default: read)")
     create.add_argument("--expires", type=int, metavar="DAYS", help="when it ends (default: never)")
     create.add_argument(
-        "--only", default="", metavar="FORGE[/OWNER[/NAME]]", help="the repos that it is for (default: all)"
+        "--only",
+        default="",
+        metavar="FORGE[/OWNER[/NAME]]",
+        help="the repos that it is for; a subgroup ends with a slash, FORGE/GROUP/SUB/ (default: all)",
     )
     create.set_defaults(func=_create)
     listed = commands.add_parser("list", help="every token, without its secret")

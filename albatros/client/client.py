@@ -62,10 +62,10 @@ class Client:
         """One build with everything that belongs to it."""
         return cast("BuildDetail", self._call("GET", f"/api/v1/builds/{build_id}"))
 
-    def trigger(self, repo: str, ref: str) -> Build:
+    def trigger(self, repo: str, ref: str, flavor: str = "") -> Build:
         """Build a branch, tag or commit of `FORGE/OWNER/NAME`, or of `OWNER/NAME` where one forge has it."""
         path = f"/api/v1/repos/{_path(self._full_name(repo))}/builds"
-        return cast("Build", self._call("POST", path, {"ref": ref}))
+        return cast("Build", self._call("POST", path, {"ref": ref, "flavor": flavor}))
 
     def cancel(self, build_id: int) -> Build:
         """Stop an open build."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from albatros.db import queue
 from albatros.db.models import Artifact, Build, Job
-from albatros.db.session import Database, now
-from albatros.db.signals import Signals, Topic
+from albatros.db.session import now
+from albatros.db.signals import Topic
 from albatros.db.sources import RepoSourceMemory
 from albatros.domain import repo_config
 from albatros.domain.plan import ImagePart, PlannedImage, plan_images
@@ -36,20 +36,15 @@ from albatros.errors import (
 )
 from albatros.flows import progress
 from albatros.flows.images import add_image, add_publications, options_of, origin_of, remembered, rule_of
-from albatros.flows.proofs import BuiltFrom, KeptProofs, ProofMaker
+from albatros.flows.making import LEASE, Maker
+from albatros.flows.proofs import BuiltFrom, KeptProofs
 from albatros.images.assemble import assemble
 from albatros.images.base import Source
 from albatros.images.model import Image as OciImage
 from albatros.images.readers.detect import is_image_archive
 from albatros.log import get_logger
-from albatros.settings import Settings
-from albatros.store.base import BlobStore
-
-if TYPE_CHECKING:
-    from albatros.images.keys import SigningKey
 
 log = get_logger(__name__)
-LEASE = timedelta(minutes=2)
 RETRY_AFTER = timedelta(seconds=30)
 
 
@@ -70,34 +65,11 @@ class _Assembled:
     destinations: tuple[Destination, ...]
 
 
-class Assembler:
+class Assembler(Maker[Build]):
     """Makes the images of Builds, one Build at a time."""
 
-    def __init__(
-        self,
-        database: Database,
-        store: BlobStore,
-        signals: Signals,
-        settings: Settings,
-        holder: str,
-        key: SigningKey | None = None,
-    ) -> None:
-        self._database = database
-        self._store = store
-        self._signals = signals
-        self._settings = settings
-        self._proofs = ProofMaker(store, settings, key)
-        self.holder = holder
-
-    def claim(self) -> Build | None:
-        """Hold a Build whose images are due; renew with `renew` while `assemble` runs."""
-        with self._database.write() as session:
-            return queue.claim_assembly(session, self.holder, LEASE)
-
-    def renew(self, build: Build) -> bool:
-        """Hold the Build for longer; False when another claim took it."""
-        with self._database.write() as session:
-            return queue.renew(session, Build, [build.id], build.holder or "", LEASE)
+    def _claim_due(self, session: Session) -> Build | None:
+        return queue.claim_assembly(session, self.holder, LEASE)
 
     def assemble(self, build: Build) -> None:
         """Make every image of a claimed Build, and the rows of what is to be published."""

@@ -32,7 +32,7 @@ from albatros.db.signals import Topic
 from albatros.db.writer import Writer
 from albatros.domain.assigning import builder_for
 from albatros.domain.inbound import Head, HeadMoved, Inbound, RepoInfo
-from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, is_commit, is_ref, matches_any, one_line
+from albatros.domain.refs import BRANCH_PREFIX, TAG_PREFIX, check_flavor, is_commit, is_ref, matches_any, one_line
 from albatros.domain.states import Trigger
 from albatros.errors import (
     ConflictError,
@@ -211,14 +211,16 @@ def trigger(
     ref: str,
     cause: Trigger = Trigger.API,
     before: Callable[[Session], None] = lambda _: None,
+    flavor: str = "",
 ) -> int:
     """Build the head of a branch or tag (`main`, `refs/tags/v1`), or a full commit id; returns the Build's id.
 
     A commit that is no head is built under its own id as the ref, which publishes under no branch's or tag's rules, and
     without trust unless a trusted Build of it is known.
     `before` is run first in the transaction that makes the Build, and may raise.
-    Raises NotFoundError, ForbiddenError, ForgeError or OverloadedError.
+    Raises NotFoundError, BadInputError, ForbiddenError, ForgeError or OverloadedError.
     """
+    check_flavor(flavor)
     info = forge.describe(*full_name)
     found, head = _resolve(forge, info, ref)
 
@@ -230,7 +232,7 @@ def trigger(
             before(session)
             repo = upsert_repo(session, forge.name, info)
             check_allowed(settings, repo)
-            sequence = _place(session, repo.id, found, wanted, word)
+            sequence = _place(session, repo.id, flavor, found, wanted, word)
             check_room(session, settings.limits.queued_builds)
             # The forge also has the commits of pull requests: one that is no head may be a stranger's.
             trusted = not is_commit(found) or trusted_build(session, repo.id, found) is not None
@@ -242,6 +244,7 @@ def trigger(
                 wanted.commit,
                 sequence,
                 cause,
+                flavor=flavor,
                 trusted=trusted,
                 author=wanted.author,
                 title=wanted.title,
@@ -321,14 +324,15 @@ def _resolve(forge: Forge, info: RepoInfo, ref: str) -> tuple[str, Head]:
     raise NotFoundError(f"{info.full_name} has no branch, tag or full commit id {one_line(ref, 80)!r}")
 
 
-def _place(session: Session, repo_id: int, ref: str, head: Head, confirmed: Confirmed | None) -> int:
+def _place(session: Session, repo_id: int, flavor: str, ref: str, head: Head, confirmed: Confirmed | None) -> int:
     """The sequence of a ref's head, which is moved to what the forge said; 0 for a commit that is no head."""
     if is_commit(ref):
         return 0
-    known = find_head(session, repo_id, ref)
+    known = find_head(session, repo_id, ref, flavor)
     if known is not None and known.commit == head.commit:
         return known.sequence
-    sequence, why_not = move_head(session, repo_id, HeadMoved(ref, None, head.commit, Trigger.API), confirmed)
+    move = HeadMoved(ref, None, head.commit, Trigger.API)
+    sequence, why_not = move_head(session, repo_id, move, confirmed, flavor)
     if sequence is None:
         raise ConflictError(why_not)
     return sequence

@@ -62,9 +62,8 @@ class _Heads:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is recorded of a repo, read before the forge is asked."""
+    """What is recorded of a repo, read before the forge is asked: the heads of each flavor that it has had."""
 
-    plain: _Heads
     flavors: tuple[_Heads, ...]
     complete: bool
 
@@ -141,16 +140,23 @@ def _reconcile_repo(
     strangers = {pull.ref: pull for pull in open_pulls if pull.from_fork}
     there = {**heads, **{ref: pull.commit for ref, pull in strangers.items()}}
     look = _Look(settings, writer, forge, info, there, strangers)
-    plain, old = known.plain, dict[str, str]()
+    # Who never sent a plain push has webhooks with flavors alone.
+    flavors = known.flavors or (_Heads(),)
     if not known.complete:
-        wanted = () if plain.heads else (BRANCH_PREFIX + info.default_branch,)
-        old = {ref: commit for ref, commit in there.items() if ref not in plain.heads and ref not in wanted}
-    builds = [build for one in known.flavors for build in _follow_all(look, one)]
-    builds += _follow_all(look, replace(plain, older=frozenset(old)))
+        flavors = tuple(replace(one, older=_from_before(look, one)) for one in flavors)
+    builds = [build for one in flavors for build in _follow_all(look, one)]
     if not known.complete:
-        _record_old(writer, forge.name, info, old)
+        for one in flavors:
+            _record_old(writer, forge.name, info, one.flavor, {ref: there[ref] for ref in one.older})
+        _complete(writer, forge.name, info)
     listed_pulls = OpenPulls(forge.name, info, open_pulls, heads, first_look=not known.complete)
     return builds + follow_open(settings, database, writer, listed_pulls)
+
+
+def _from_before(look: _Look, known: _Heads) -> frozenset[str]:
+    """What is not to be built at the first look at a repo: of one that never pushed, all but its default branch."""
+    wanted = () if known.heads else (BRANCH_PREFIX + look.info.default_branch,)
+    return frozenset(ref for ref in look.there if ref not in known.heads and ref not in wanted)
 
 
 def _follow_all(look: _Look, known: _Heads) -> list[int]:
@@ -187,21 +193,19 @@ def _read_known(database: Database, forge: str, info: RepoInfo) -> _Known:
     with database.read() as session:
         repo = session.scalar(select(Repo).where(Repo.forge == forge, Repo.owner == info.owner, Repo.name == info.name))
         if repo is None:
-            return _Known(_Heads(), (), complete=False)
+            return _Known((), complete=False)
         rows = session.scalars(select(RefHead).where(RefHead.repo_id == repo.id).order_by(RefHead.id)).all()
     by_flavor: dict[str, list[RefHead]] = {}
     for row in rows:
         by_flavor.setdefault(row.flavor, []).append(row)
-    plain = by_flavor.pop("", [])
-    flavors = tuple(_heads(own, plain) for own in by_flavor.values())
-    return _Known(_heads(plain, ()), flavors, repo.heads_known)
+    return _Known(tuple(_heads(own, rows) for own in by_flavor.values()), repo.heads_known)
 
 
-def _heads(own: Sequence[RefHead], plain: Sequence[RefHead]) -> _Heads:
-    """The heads of one flavor; `plain` are those of the repo's refs, whatever is built of them."""
+def _heads(own: Sequence[RefHead], all_rows: Sequence[RefHead]) -> _Heads:
+    """The heads of one flavor, of which there are some."""
     heads = {row.ref: (row.commit, row.sequence) for row in own}
-    older = frozenset(row.ref for row in plain if row.ref not in heads and row.id < own[0].id)
-    return _Heads(own[0].flavor if own else "", heads, older)
+    older = frozenset(row.ref for row in all_rows if row.ref not in heads and row.id < own[0].id)
+    return _Heads(own[0].flavor, heads, older)
 
 
 def _follow(look: _Look, ref: str, known: _Heads) -> tuple[int, ...]:
@@ -241,19 +245,24 @@ def _delivery_id(info: RepoInfo, ref: str, commit: str | None, sequence: int) ->
     return f"reconcile:{repo}:{ref}:{commit or 'deleted'}:{sequence}"
 
 
-def _record_old(writer: Writer, forge: str, info: RepoInfo, heads: Mapping[str, str]) -> None:
-    """Record heads from before Albatros without building them, and that a head unknown from now on is a new one."""
+def _record_old(writer: Writer, forge: str, info: RepoInfo, flavor: str, heads: Mapping[str, str]) -> None:
+    """Record heads from before Albatros without building them."""
     items = list(heads.items())
 
     def insert_some(part: Sequence[tuple[str, str]], session: Session) -> None:
         repo = upsert_repo(session, forge, info)
         for ref, commit in part:
-            insert_head(session, repo.id, ref, commit)
-
-    def complete(session: Session) -> None:
-        upsert_repo(session, forge, info).heads_known = True
+            insert_head(session, repo.id, ref, commit, flavor)
 
     parts = [items[start : start + HEADS_AT_ONCE] for start in range(0, len(items), HEADS_AT_ONCE)]
     for part in parts:
         receive.commit(writer, partial(insert_some, part))
-    receive.commit(writer, complete)
+
+
+def _complete(writer: Writer, forge: str, info: RepoInfo) -> None:
+    """Record that a head unknown from now on is a new one."""
+
+    def work(session: Session) -> None:
+        upsert_repo(session, forge, info).heads_known = True
+
+    receive.commit(writer, work)

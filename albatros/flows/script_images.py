@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -38,18 +37,13 @@ from albatros.errors import (
 from albatros.flows import progress
 from albatros.flows.attempts import claimed
 from albatros.flows.images import add_image, add_publications, options_of, origin_of, remembered, rule_of
-from albatros.flows.proofs import ProofMaker
+from albatros.flows.making import LEASE, Maker
 from albatros.images.assemble import assemble
 from albatros.images.base import Source
 from albatros.log import get_logger
 from albatros.settings import RegistrySettings, Settings
-from albatros.store.base import BlobStore
-
-if TYPE_CHECKING:
-    from albatros.images.keys import SigningKey
 
 log = get_logger(__name__)
-LEASE = timedelta(minutes=2)
 RETRY_AFTER = timedelta(seconds=5)
 MAX_REQUESTS = 100
 WAITING, FAILED = "waiting", "failed"
@@ -164,34 +158,11 @@ def _refuse_others_tag(session: Session, build: Build, destination: Destination)
         raise ForbiddenError(f"the tag {tag} of {destination.name} belongs to {owner}; {build.ref} takes another")
 
 
-class ScriptImages:
+class ScriptImages(Maker[ImageRequest]):
     """Makes the images that scripts asked for, one request at a time."""
 
-    def __init__(
-        self,
-        database: Database,
-        store: BlobStore,
-        signals: Signals,
-        settings: Settings,
-        holder: str,
-        key: SigningKey | None = None,
-    ) -> None:
-        self._database = database
-        self._store = store
-        self._signals = signals
-        self._settings = settings
-        self._proofs = ProofMaker(store, settings, key)
-        self.holder = holder
-
-    def claim(self) -> ImageRequest | None:
-        """Hold a request that is due; renew with `renew` while `make` runs."""
-        with self._database.write() as session:
-            return image_requests.claim(session, self.holder, LEASE)
-
-    def renew(self, request: ImageRequest) -> bool:
-        """Hold the request for longer; False when another claim took it."""
-        with self._database.write() as session:
-            return queue.renew(session, ImageRequest, [request.id], request.holder or "", LEASE)
+    def _claim_due(self, session: Session) -> ImageRequest | None:
+        return image_requests.claim(session, self.holder, LEASE)
 
     def make(self, request: ImageRequest) -> None:
         """Make the image of a claimed request and the row of its Publication, or write down why that cannot be."""

@@ -269,6 +269,7 @@ class TriggerIn(_In):
     """What to build."""
 
     ref: str = Field(min_length=1, max_length=1024, description="a branch, a tag, a whole ref or a full commit id")
+    flavor: str = Field("", max_length=32, description="the flavor to build it in; empty is the plain one")
 
 
 class TokenIn(_In):

@@ -37,7 +37,10 @@ class ExecutorSettings(Section):
     trusted_public_keys: tuple[str, ...] = Field((), description="keys of the substituters")
     import_from_derivation: bool = Field(False, description="let evaluation build, for trusted senders")
     extra_systems: tuple[str, ...] = Field((), description="systems that this machine builds beside its own")
-    min_free: Bytes = Field(2 * GIB, description="a runner's own store is collected when its disk has less free")
+    min_free: Bytes = Field(
+        2 * GIB,
+        description="a runner's own store is collected when its disk has less free (a nix-daemon: its own nix.conf)",
+    )
     max_free: Bytes = Field(10 * GIB, description="a collection ends when so much is free")
     nix_store: str = Field(
         "", description="`private` (a store of the runner's own) or a NIX_REMOTE; default: the nix-daemon, else private"

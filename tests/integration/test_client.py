@@ -84,6 +84,9 @@ def test_changing(api: Api) -> None:
     api.forges["home"] = forge
     with client(api) as calls:
         assert calls.trigger("alba/hello", "main")["commit"] == COMMIT
+        assert calls.trigger("alba/hello", "main", "nightly")["flavor"] == "nightly"
+        with pytest.raises(BadInputError, match="is no flavor"):
+            calls.trigger("alba/hello", "main", "Nightly")
         assert calls.cancel(api.seeded.running)["state"] == "cancelled"
         assert calls.rerun(api.seeded.failed)["rerun_of"] == api.seeded.failed
     with client(api, Scope.ADMIN) as calls:

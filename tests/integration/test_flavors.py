@@ -11,7 +11,9 @@ from albatros.db.models import Build, Delivery, RefHead, StatusReport
 from albatros.db.session import Database, now
 from albatros.domain.inbound import Command, CommentCommand, HeadMoved, Inbound, Pull, PullAction, PullEvent
 from albatros.domain.states import BuildState, PublicationState, Reason, Trigger
+from albatros.errors import BadInputError
 from albatros.flows import report
+from albatros.flows.receive import trigger
 from albatros.flows.reconcile import reconcile
 from albatros.flows.rerun import rerun
 from albatros.forges.base import Permission
@@ -89,6 +91,20 @@ def test_each_flavor_has_contexts_of_its_own(inbox: Inbox) -> None:
     assert flavored(inbox)[-1] == ("nightly", A, 1), "a rerun keeps the flavor"
 
 
+def test_a_flavor_is_triggered_by_hand(inbox: Inbox) -> None:
+    refs = inbox.forge.refs["alba/hello"]
+    refs[MAIN] = A
+    for flavor in ("", "nightly", "nightly"):
+        trigger(inbox.settings, inbox.writer, inbox.forge, ("alba", "hello"), "main", flavor=flavor)
+    refs[MAIN] = B
+    trigger(inbox.settings, inbox.writer, inbox.forge, ("alba", "hello"), "main", flavor="nightly")
+    assert flavored(inbox) == [("", A, 1), ("nightly", A, 1), ("nightly", A, 1), ("nightly", B, 2)]
+    assert inbox.deliver(A, B, flavor="nightly").builds == (), "its webhook comes late"
+    assert len(inbox.deliver(A, B).builds) == 1, "the plain one still moves by itself"
+    with pytest.raises(BadInputError, match="is no flavor"):
+        trigger(inbox.settings, inbox.writer, inbox.forge, ("alba", "hello"), "main", flavor="Nightly")
+
+
 def test_a_push_that_was_missed_is_found_in_every_flavor_that_is_known(inbox: Inbox) -> None:
     refs = inbox.forge.refs["alba/hello"]
     refs.update({MAIN: A, OLD: A})
@@ -105,6 +121,20 @@ def test_a_push_that_was_missed_is_found_in_every_flavor_that_is_known(inbox: In
     look(inbox)
     with inbox.database.read() as session:
         assert set(session.scalars(select(RefHead.commit).where(RefHead.ref == NEW))) == {None}
+
+
+def test_a_repo_that_pushes_in_a_flavor_alone_gets_no_plain_builds(inbox: Inbox) -> None:
+    refs = inbox.forge.refs["alba/hello"]
+    refs.update({MAIN: A, OLD: A})
+    inbox.deliver(None, A, flavor="nightly")
+    assert look(inbox) == [], "the first look"
+    refs.update({MAIN: B, NEW: C})
+    assert len(look(inbox)) == 2
+    assert sorted(flavored(inbox)) == [("nightly", A, 1), ("nightly", B, 2), ("nightly", C, 1)]
+    inbox.deliver(A, B)
+    assert look(inbox) == [], "branches from before its first plain push are left alone"
+    refs[MAIN] = C
+    assert len(look(inbox)) == 2, "from then on it is followed plain too"
 
 
 def test_commands_are_for_every_flavor_of_a_pull_request(inbox: Inbox) -> None:

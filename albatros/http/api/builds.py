@@ -99,14 +99,14 @@ def show_build(context: Context, caller: Reader, build_id: BuildId) -> BuildDeta
 def trigger_build(
     context: Context, caller: WriteCaller, forge: str, owner: str, name: str, body: TriggerIn
 ) -> BuildSummary:
-    """Build a branch, a tag or a commit of a repo now."""
+    """Build a branch, a tag or a commit of a repo now, plain or in a flavor."""
     full_name = check_repo(context.settings, check_forge(forge), f"{owner}/{name}")
     # The first push may be yet to come: without a row, the forge alone knows who may see it.
     caller.check(Unseen(forge, *full_name), f"repo {forge}/{owner}/{name}", Scope.WRITE)
     configured = context.forges.get(forge)
     if configured is None:
         raise NotFoundError(f"no forge named {forge!r} is configured here")
-    build_id = receive.trigger(context.settings, context.writer, configured, full_name, body.ref)
+    build_id = receive.trigger(context.settings, context.writer, configured, full_name, body.ref, flavor=body.flavor)
     log.info("build triggered", build=build_id, by=caller.name)
     return _summary(context, build_id)
 

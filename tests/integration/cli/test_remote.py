@@ -97,7 +97,9 @@ def test_trigger_cancel_and_rerun(api: Api, capsys: pytest.CaptureFixture[str]) 
     forge.add("alba/hello", main=COMMIT)
     api.forges["home"] = forge
     build = json.loads(printed(capsys, "build", "trigger", "alba/hello", "--ref", "main", "--json"))
-    assert (build["commit"], build["state"]) == (COMMIT, "queued")
+    assert (build["commit"], build["state"], build["flavor"]) == (COMMIT, "queued", "")
+    wanted = ("alba/hello", "--ref", "main", "--flavor", "nightly", "--json")
+    assert json.loads(printed(capsys, "build", "trigger", *wanted))["flavor"] == "nightly"
     assert "is cancelled" in printed(capsys, "build", "cancel", build["id"])
     assert "is queued" in printed(capsys, "build", "rerun", build["id"])
     assert "has ended already" in told(capsys, "build", "cancel", build["id"], code=1)
