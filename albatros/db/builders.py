@@ -13,10 +13,10 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, contains_eager
 
 from albatros.db.models import Attempt, Build, BuilderRun, Job
-from albatros.db.queue import changed
+from albatros.db.queue import IS_OPEN, IS_QUEUED, changed
 from albatros.db.session import now
 from albatros.db.upsert import dialect_of
-from albatros.domain.states import OPEN_ATTEMPTS, JobKind, JobState
+from albatros.domain.states import OPEN_ATTEMPTS, JobKind
 
 MOST_RUNS = 1000
 """Attempts that one server follows."""
@@ -24,13 +24,8 @@ MOST_RUNS = 1000
 
 def is_there_work(session: Session) -> tuple[bool, bool]:
     """Whether a Job of a builder is queued, and whether an Attempt of one is open."""
-    queued = select(Job.id).where(Job.state == JobState.QUEUED, Job.kind == JobKind.BUILDER).limit(1)
-    runs = (
-        select(Attempt.id)
-        .join(BuilderRun, BuilderRun.attempt_id == Attempt.id)
-        .where(Attempt.state.in_(OPEN_ATTEMPTS))
-        .limit(1)
-    )
+    queued = select(Job.id).where(IS_QUEUED, Job.kind == JobKind.BUILDER).limit(1)
+    runs = select(Attempt.id).join(BuilderRun, BuilderRun.attempt_id == Attempt.id).where(IS_OPEN).limit(1)
     return session.scalar(queued) is not None, session.scalar(runs) is not None
 
 
@@ -51,7 +46,7 @@ def ready_jobs(session: Session, builder: str, limit: int) -> Sequence[Job]:
         select(Job)
         .join(Job.build)
         .options(contains_eager(Job.build))
-        .where(Job.state == JobState.QUEUED, Job.kind == JobKind.BUILDER, Job.name == builder)
+        .where(IS_QUEUED, Job.kind == JobKind.BUILDER, Job.name == builder)
         .where(or_(Job.not_before.is_(None), Job.not_before <= now()))
         .order_by(Job.id)
         .limit(limit)
@@ -61,7 +56,7 @@ def ready_jobs(session: Session, builder: str, limit: int) -> Sequence[Job]:
 
 def unknown_jobs(session: Session, known: Collection[str], limit: int) -> Sequence[Job]:
     """Queued Jobs of builders that are not among `known`."""
-    queued = select(Job).where(Job.state == JobState.QUEUED, Job.kind == JobKind.BUILDER, Job.name.not_in(known))
+    queued = select(Job).where(IS_QUEUED, Job.kind == JobKind.BUILDER, Job.name.not_in(known))
     return session.scalars(queued.order_by(Job.id).limit(limit)).all()
 
 
@@ -72,7 +67,7 @@ def open_runs(session: Session, builder: str) -> int:
         .select_from(BuilderRun)
         .join(Attempt, Attempt.id == BuilderRun.attempt_id)
         .join(Job, Job.id == Attempt.job_id)
-        .where(Attempt.state.in_(OPEN_ATTEMPTS), Job.name == builder)
+        .where(IS_OPEN, Job.name == builder)
     )
     return session.scalar(statement) or 0
 
@@ -84,7 +79,7 @@ def claim_runs(session: Session, holder: str, lease: timedelta) -> Sequence[str]
     statement = (
         select(BuilderRun.attempt_id)
         .join(Attempt, Attempt.id == BuilderRun.attempt_id)
-        .where(Attempt.state.in_(OPEN_ATTEMPTS), free)
+        .where(IS_OPEN, free)
         .order_by(Attempt.created_at)
         .limit(MOST_RUNS)
     )

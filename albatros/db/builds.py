@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Executable, bindparam, func, insert, select, update
+from sqlalchemy import Engine, Executable, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from albatros.db.many import insert_rows, is_among
@@ -21,11 +23,15 @@ from albatros.domain.states import BuildState, JobKind, JobState, Reason, Trigge
 from albatros.errors import ConflictError, OverloadedError
 
 _OPEN_BUILDS = "open_builds"
+_ALWAYS_COUNTED = 10_000
+_COUNTED_SECONDS = 1.0
 _ASK_APPROVAL = "waits: a person with write access comments /approve {}"
 """Short enough that the commit is still whole in a commit status."""
 _REPOS, _BUILDS = table_of(Repo), table_of(Build)
 _INSERT_BUILD = insert(_BUILDS).returning(_BUILDS.c.id, _BUILDS.c.repo_id, _BUILDS.c.number)
 _COUNT_OPEN = select(func.count()).select_from(_BUILDS).where(_BUILDS.c.ended_at.is_(None))
+_counted: WeakKeyDictionary[Engine, tuple[int, float]] = WeakKeyDictionary()
+"""How many Builds of a database were open, and when: to count them takes longer the more there are."""
 _INSERT_JOB, _INSERT_EVENT = insert(table_of(Job)), insert(table_of(Event))
 
 
@@ -86,13 +92,24 @@ def trusted_build(session: Session, repo_id: int, commit: str, flavor: str | Non
 def check_room(session: Session, queued_builds: int, new: int = 1) -> None:
     """Raise OverloadedError when `new` Builds would be more than `queued_builds` open ones.
 
-    They are counted once for each transaction.
+    They are counted at most once for each transaction, and, as long as the bound is far, once a second.
     """
     if _OPEN_BUILDS not in session.info:
-        session.info[_OPEN_BUILDS] = session.scalar(_COUNT_OPEN) or 0
+        session.info[_OPEN_BUILDS] = _open_builds(session, queued_builds)
     if session.info[_OPEN_BUILDS] + new > queued_builds:
         raise OverloadedError(f"{queued_builds} builds are open already (limits.queued_builds); send this again later")
     session.info[_OPEN_BUILDS] += new
+
+
+def _open_builds(session: Session, queued_builds: int) -> int:
+    """Builds that have not ended; as they were counted less than a second ago, where that was far from the bound."""
+    engine, at = session.get_bind().engine, time.monotonic()
+    count, since = _counted.get(engine, (queued_builds, at))
+    if at - since < _COUNTED_SECONDS and count < queued_builds - _ALWAYS_COUNTED:
+        return count
+    counted = session.scalar(_COUNT_OPEN) or 0
+    _counted[engine] = (counted, at)
+    return counted
 
 
 def create_build(session: Session, repo_id: int, new: NewBuild) -> int:

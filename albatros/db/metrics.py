@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from albatros.db.models import Attempt, Build, Counter, Job, Publication, StatusReport
+from albatros.db.queue import IS_OPEN, IS_QUEUED
 from albatros.db.session import now
 from albatros.domain.states import OPEN_ATTEMPTS, BuildState, JobState, PublicationState
 
@@ -40,8 +41,8 @@ def gather(session: Session) -> Figures:
     late, due = session.execute(
         select(func.min(StatusReport.next_try_at), func.count()).where(StatusReport.sent < StatusReport.version)
     ).one()
-    queued = select(func.min(Job.created_at)).where(Job.state == JobState.QUEUED, Job.ended_at.is_(None))
-    opened = select(Attempt.state, func.count()).where(Attempt.state.in_(OPEN_ATTEMPTS)).group_by(Attempt.state)
+    oldest = select(Job.created_at).where(IS_QUEUED).order_by(Job.id).limit(1)
+    opened = select(Attempt.state, func.count()).where(IS_OPEN).group_by(Attempt.state)
     attempts = dict(session.execute(opened).all())
     return Figures(
         builds=_by_state(session, Build.state, BuildState),
@@ -50,7 +51,7 @@ def gather(session: Session) -> Figures:
         attempts_open={state.value: attempts.get(state, 0) for state in OPEN_ATTEMPTS},
         statuses_due=due,
         statuses_lag=_age(late, at),
-        queue_age=_age(session.scalar(queued), at),
+        queue_age=_age(session.scalar(oldest), at),
         counters=dict(session.execute(select(Counter.name, Counter.value)).all()),
     )
 

@@ -3,12 +3,15 @@
 A claim is one transaction under a name of its own; a row whose lease ran out may be claimed by another. Locks are taken
 in one order (Build, Attempt, the rest), so that no two transactions wait for each other. Whoever asks what is left of a
 Build holds its row: of two that end its last parts at once, each would else see the other's as open.
+
+Whatever looks for open rows says that they have not ended, though their state says so too: the indexes of open rows are
+made with these words, and without them everything that ever ran would be looked at.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
@@ -33,6 +36,11 @@ Row = TypeVar("Row", Attempt, Build, Job, Publication)
 
 
 Values = Mapping[str, object]
+IS_OPEN = and_(Attempt.ended_at.is_(None), Attempt.state.in_(OPEN_ATTEMPTS))
+IS_QUEUED = and_(Job.ended_at.is_(None), Job.state == JobState.QUEUED)
+_RUN_ANYWHERE = (JobKind.EVALUATION, JobKind.SCRIPT)
+MOST_STRANGERS = 1000
+"""Open Builds of strangers that one look considers; most of them wait for approval."""
 
 
 def changed(session: Session, statement: Update, values: Values | Sequence[Values] | None = None) -> int:
@@ -97,54 +105,91 @@ def lock_attempt(session: Session, attempt_id: str) -> Attempt | None:
     return session.scalars(statement.execution_options(populate_existing=True)).first()
 
 
-def ready_jobs(session: Session, systems: Collection[str], limit: int, *, evaluations: bool = True) -> Sequence[Job]:
-    """Queued Jobs of these systems, and `evaluations`, that can run now: oldest Build first, held with their Builds."""
-    placed = and_(Job.kind != JobKind.BUILDER, Job.system.in_(["", *systems] if evaluations else systems))
+def ready_jobs(
+    session: Session,
+    systems: Collection[str],
+    limit: int,
+    *,
+    evaluations: bool = True,
+    scripts: bool = True,
+    strangers: bool = True,
+) -> Sequence[Job]:
+    """Queued Jobs of these systems, and `evaluations`, that can run now: oldest Build first, held with their Builds.
+
+    Without `scripts` or `strangers`, none that runs a repo's own program, or what nobody trusted has pushed.
+    """
+    placed = [(JobKind.BUILD, system) for system in systems]
+    placed += [(kind, "") for kind in _RUN_ANYWHERE if evaluations and (scripts or kind is not JobKind.SCRIPT)]
+    # One after the other, since each is then the beginning of an index: together they would be sorted, all of them.
+    found = [job for kind, system in placed for job in _first_ready(session, kind, system, limit, strangers=strangers)]
+    return sorted(found, key=lambda job: (job.build_id, job.id))[:limit]
+
+
+def _first_ready(session: Session, kind: JobKind, system: str, limit: int, *, strangers: bool) -> Sequence[Job]:
     statement = (
         select(Job)
         .join(Job.build)
         .options(contains_eager(Job.build))
-        .where(Job.state == JobState.QUEUED, or_(Job.not_before.is_(None), Job.not_before <= now()))
-        .where(placed)
+        .where(IS_QUEUED, Job.kind == kind, Job.system == system)
+        .where(or_(Job.not_before.is_(None), Job.not_before <= now()))
         .order_by(Job.build_id, Job.id)
         .limit(limit)
     )
+    statement = statement if strangers else statement.where(Build.trusted)
     return session.scalars(_locked(statement, Job, Build)).all()
 
 
 def unplaceable_jobs(session: Session, systems: Collection[str], limit: int) -> Sequence[Job]:
     """Queued builds of a system that no executor here has."""
-    statement = (
-        select(Job)
-        .where(Job.state == JobState.QUEUED, Job.kind == JobKind.BUILD, Job.system.not_in(systems))
-        .order_by(Job.id)
-        .limit(limit)
-    )
-    return session.scalars(statement).all()
+    found: list[Job] = []
+    for system in _queued_systems(session):
+        if system not in systems:
+            queued = select(Job).where(IS_QUEUED, Job.kind == JobKind.BUILD, Job.system == system)
+            found += session.scalars(queued.order_by(Job.build_id, Job.id).limit(limit - len(found)))
+        if len(found) == limit:
+            break
+    return found
+
+
+def _queued_systems(session: Session) -> Iterator[str]:
+    """The systems of queued builds, each by one look into the index, however many there are of each."""
+    queued = select(Job.system).where(IS_QUEUED, Job.kind == JobKind.BUILD).order_by(Job.system).limit(1)
+    system = session.scalar(queued)
+    while system is not None:
+        yield system
+        system = session.scalar(queued.where(Job.system > system))
 
 
 def queued_scripts(session: Session, limit: int) -> Sequence[Job]:
     """Queued Jobs that run a repo's own program."""
-    statement = select(Job).where(Job.state == JobState.QUEUED, Job.kind == JobKind.SCRIPT)
-    return session.scalars(statement.order_by(Job.id).limit(limit)).all()
+    statement = select(Job).where(IS_QUEUED, Job.kind == JobKind.SCRIPT, Job.system == "")
+    return session.scalars(statement.order_by(Job.build_id, Job.id).limit(limit)).all()
 
 
 def strangers_jobs(session: Session, limit: int) -> Sequence[Job]:
     """Queued Jobs of Builds that nobody who is trusted asked for."""
+    # Their Builds in a query of their own, since SQLite would begin with every queued Job.
+    strangers = select(Build.id).where(Build.ended_at.is_(None), ~Build.trusted).order_by(Build.id)
+    builds = session.scalars(strangers.limit(MOST_STRANGERS)).all()
     statement = select(Job).join(Job.build).options(contains_eager(Job.build))
-    queued = statement.where(Job.state == JobState.QUEUED, Build.trusted.is_(False))
-    return session.scalars(queued.order_by(Job.id).limit(limit)).all()
+    queued = statement.where(Job.build_id.in_(builds), IS_QUEUED)
+    return session.scalars(queued.order_by(Job.build_id, Job.id).limit(limit)).all() if builds else []
 
 
 def open_attempts(session: Session, states: Collection[AttemptState] = OPEN_ATTEMPTS) -> Sequence[Attempt]:
     """Every open Attempt, or those in some of the open states."""
-    return session.scalars(select(Attempt).where(Attempt.state.in_(states)).order_by(Attempt.created_at)).all()
+    found = select(Attempt).where(Attempt.ended_at.is_(None), Attempt.state.in_(states))
+    return session.scalars(found.order_by(Attempt.created_at)).all()
+
+
+def free_attempts(session: Session, ids: Collection[str]) -> Sequence[Attempt]:
+    """Those of these Attempts that no other transaction holds, held for this one, which holds no Build of theirs."""
+    return session.scalars(_locked(select(Attempt).where(Attempt.id.in_(ids)).order_by(Attempt.id), Attempt)).all()
 
 
 def expired_attempts(session: Session, at: datetime) -> Sequence[str]:
     """Open Attempts whose lease ran out."""
-    statement = select(Attempt.id).where(Attempt.state.in_(OPEN_ATTEMPTS), Attempt.lease_until < at)
-    return session.scalars(statement).all()
+    return session.scalars(select(Attempt.id).where(IS_OPEN, Attempt.lease_until < at)).all()
 
 
 def attempts_tried(session: Session, job: Job) -> int:
@@ -201,8 +246,8 @@ def builds_to_plan(session: Session) -> Sequence[int]:
     evaluated = exists(
         select(Job.id).where(Job.build_id == Build.id, Job.kind == JobKind.EVALUATION, Job.state == JobState.SUCCEEDED)
     )
-    statement = select(Build.id).where(Build.state == BuildState.EVALUATING, evaluated).order_by(Build.id).limit(20)
-    return session.scalars(statement).all()
+    evaluating = and_(Build.ended_at.is_(None), Build.state == BuildState.EVALUATING)
+    return session.scalars(select(Build.id).where(evaluating, evaluated).order_by(Build.id).limit(20)).all()
 
 
 def _free(lease: Any, at: datetime) -> ColumnElement[bool]:
@@ -223,6 +268,7 @@ def claim_assembly(session: Session, holder: str, lease: timedelta) -> Build | N
     """Hold the oldest Build whose images are due to be assembled; its `holder` names this claim."""
     at = now()
     due = and_(
+        Build.ended_at.is_(None),
         Build.state == BuildState.PUBLISHING,
         Build.assembled.is_(False),
         _free(Build.lease_until, at),

@@ -214,9 +214,7 @@ def ask_to_stop(session: Session, build_id: int, why: str) -> list[str]:
 def hand_back(database: Database, executor_name: str) -> int:
     """Have every open Attempt of an executor told to give its Job back to the queue; how many were not told yet."""
     with database.write() as session:
-        mine = update(Attempt).where(
-            Attempt.state.in_(OPEN_ATTEMPTS), Attempt.executor == executor_name, Attempt.stop.is_(None)
-        )
+        mine = update(Attempt).where(queue.IS_OPEN, Attempt.executor == executor_name, Attempt.stop.is_(None))
         return queue.changed(session, mine.values(stop=HANDBACK))
 
 
@@ -224,7 +222,7 @@ def running(database: Database, executor_name: str) -> dict[str, AttemptState]:
     """Open Attempts of an executor, and how far each is."""
     statement = select(Attempt.id, Attempt.state)
     with database.read() as session:
-        mine = statement.where(Attempt.state.in_(OPEN_ATTEMPTS), Attempt.executor == executor_name)
+        mine = statement.where(queue.IS_OPEN, Attempt.executor == executor_name)
         return {row.id: row.state for row in session.execute(mine)}
 
 
@@ -247,7 +245,7 @@ def note_placements(database: Database, signals: Signals, placed: Mapping[str, R
 def unwanted(database: Database, executor_name: str) -> set[str]:
     """Open Attempts of an executor that were asked to stop."""
     with database.read() as session:
-        mine = select(Attempt.id).where(Attempt.state.in_(OPEN_ATTEMPTS), Attempt.executor == executor_name)
+        mine = select(Attempt.id).where(queue.IS_OPEN, Attempt.executor == executor_name)
         return set(session.scalars(mine.where(Attempt.stop.is_not(None))))
 
 

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy import func, select
@@ -103,7 +103,14 @@ class Dispatcher:
 
     def _intend_group(self, session: Session, group: Slots) -> list[Attempt]:
         limit = min(group.free, BATCH)
-        jobs = queue.ready_jobs(session, group.systems, limit, evaluations=group.evaluates)
+        jobs = queue.ready_jobs(
+            session,
+            group.systems,
+            limit,
+            evaluations=group.evaluates,
+            scripts=self._takes_scripts,
+            strangers=self._takes_strangers,
+        )
         return [self._intend(session, job) for job in jobs]
 
     def start_again(self) -> int:
@@ -148,15 +155,21 @@ class Dispatcher:
 
     def _start_all(self, attempts: Sequence[Attempt]) -> None:
         """Start one after the other; when the executor does not answer, the rest stays intended for a later try."""
+        started: dict[str, str] = {}
         for number, attempt in enumerate(attempts):
             try:
-                self._start(attempt)
+                reference = self._start(attempt)
             except ExecutorUnavailableError as error:
                 waiting = len(attempts) - number
                 log.warning("attempts wait for their executor", attempts=waiting, error=error.detail)
-                return
+                break
+            if reference is not None:
+                started[attempt.id] = reference
+        if started:
+            self._note_submitted(started)
 
-    def _start(self, attempt: Attempt) -> None:
+    def _start(self, attempt: Attempt) -> str | None:
+        """Start one; how the executor calls it, or None for one that cannot be started and is closed."""
         build = attempt.job.build
         bounds = bounds_of(self._limits, build.config)
         order = StartOrder(
@@ -169,7 +182,7 @@ class Dispatcher:
             bounds.memory_mb,
         )
         try:
-            reference = self._executor.start(order)
+            return self._executor.start(order)
         except ExecutorUnavailableError:
             raise
         except ExecutorError as error:
@@ -184,19 +197,20 @@ class Dispatcher:
                 reason,
                 error.detail,
             )
-            return
-        self._note_submitted(attempt.id, reference)
+            return None
 
-    def _note_submitted(self, attempt_id: str, reference: str) -> None:
-        """A fast runner may have claimed, or even ended, its Attempt before this is noted."""
+    def _note_submitted(self, started: Mapping[str, str]) -> None:
+        """Keep how the executor calls what it has, all at once: a commit for each would take longer than to start it.
+
+        A fast runner may have claimed, or even ended, its Attempt before this is noted. What somebody changes just now
+        is passed over, since nothing is lost by starting it once more.
+        """
         with self._database.write() as session:
-            attempt = queue.lock_attempt(session, attempt_id)
-            if attempt is None:
-                return
-            attempt.executor_ref = reference
-            if attempt.state is AttemptState.SUBMITTING:
-                queue.move_attempt(session, attempt, AttemptState.SUBMITTED)
-                attempt.lease_until = settle.claim_deadline()
+            for attempt in queue.free_attempts(session, started):
+                attempt.executor_ref = started[attempt.id]
+                if attempt.state is AttemptState.SUBMITTING:
+                    queue.move_attempt(session, attempt, AttemptState.SUBMITTED)
+                    attempt.lease_until = settle.claim_deadline()
 
     def _refuse_what_cannot_run(self, groups: Sequence[Slots]) -> None:
         systems = frozenset[str]().union(*(group.systems for group in groups))

@@ -4,14 +4,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
+from sqlalchemy.orm import Session
 
+from albatros.db import queue
 from albatros.db.models import Attempt
 from albatros.db.session import Database, now
 from albatros.domain.states import AttemptState, BuildState, JobState, Reason
 from albatros.errors import ExecutorError, ExecutorUnavailableError, NoCapacityError
 from albatros.executors.base import RunnerPlaced, Slots, StartOrder
-from albatros.flows import plan, settle
+from albatros.flows import dispatch, plan, settle
 from albatros.flows.cancel import cancel
 from albatros.flows.dispatch import Dispatcher, attempt_token, token_hash
 from tests.support.clock import stopped_clock
@@ -206,6 +208,57 @@ def test_strangers_are_refused_where_they_could_reach_too_far(world: World) -> N
     ended = world.of(stranger)
     assert (ended.state, ended.reason) == (BuildState.ERRORED, Reason.DRIVER)
     assert "builds nothing for strangers" in ended.message
+
+
+def test_strangers_are_not_started_before_they_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "BATCH", 2)
+    limits = world.settings.limits
+    world.dispatcher = Dispatcher(
+        world.database, world.signals, world.executor, limits, KEY, "http://127.0.0.1:1", takes_strangers=False
+    )
+    strangers = [world.build(trusted=False) for _ in range(5)]
+    for _ in range(3):
+        assert world.dispatch() == []
+    assert {world.state(build) for build in strangers} == {BuildState.ERRORED}
+
+
+def test_many_starts_are_noted_in_one_transaction(world: World, database: Database) -> None:
+    for number in range(5):
+        world.build(ref=f"refs/heads/{number}")
+    commits = 0
+
+    def count(_: object) -> None:
+        nonlocal commits
+        commits += 1
+
+    event.listen(database.engine, "commit", count)
+    runners = world.dispatch()
+    event.remove(database.engine, "commit", count)
+    assert {runner.attempt().state for runner in runners} == {AttemptState.SUBMITTED}
+    assert (len(runners), commits) == (5, 2), "one for the intents, one for what the executor has"
+
+
+def test_a_start_that_another_holds_is_noted_later(world: World, database: Database) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite has one writer at a time")
+    world.build()
+    start = world.executor.start
+    held: list[Session] = []
+
+    def start_and_hold(order: StartOrder) -> str:
+        session = Session(database.engine)
+        held.append(session)
+        assert queue.lock_attempt(session, order.attempt_id) is not None
+        return start(order)
+
+    world.executor.start = start_and_hold  # type: ignore[method-assign]  # somebody cancels it just now
+    runner = world.dispatch_one()
+    held[0].close()
+    assert runner.attempt().state is AttemptState.SUBMITTING
+    world.executor.start = start  # type: ignore[method-assign]  # nobody does any more
+    world.dispatcher.start_again()
+    assert runner.attempt().state is AttemptState.SUBMITTED
+    assert len(world.machine.started) == 1
 
 
 def test_a_runner_that_died_without_a_word_is_lost(world: World) -> None:

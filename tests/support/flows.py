@@ -76,6 +76,7 @@ class World:
     machine: FakeMachine = field(default_factory=FakeMachine)
     registries: dict[str, Registry] = field(default_factory=dict)
     slots: int = 100
+    systems: frozenset[str] = frozenset({"x86_64-linux"})
     forge: CloneForge = field(default_factory=CloneForge)
 
     def __post_init__(self) -> None:
@@ -86,7 +87,7 @@ class World:
     def start_again(self, holder: str = HOLDER) -> None:
         """A fresh server process on the same rows, blobs and runners."""
         self.key = signing_key(self.settings.signing)
-        self.executor = FakeExecutor(self.machine, self.slots, frozenset({"x86_64-linux"}))
+        self.executor = FakeExecutor(self.machine, self.slots, self.systems)
         self.dispatcher = Dispatcher(
             self.database, self.signals, self.executor, self.settings.limits, KEY, "http://127.0.0.1:1"
         )

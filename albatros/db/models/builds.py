@@ -58,6 +58,12 @@ class Build(Base):
         Index(
             "ix_builds_open", "state", postgresql_where=text("ended_at IS NULL"), sqlite_where=text("ended_at IS NULL")
         ),
+        Index(
+            "ix_builds_strangers",
+            "id",
+            postgresql_where=text("ended_at IS NULL AND NOT trusted"),
+            sqlite_where=text("ended_at IS NULL AND trusted = 0"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -124,6 +130,16 @@ class Job(Base):
             postgresql_where=text("ended_at IS NULL"),
             sqlite_where=text("ended_at IS NULL"),
         ),
+        Index(
+            "ix_jobs_placed",
+            "state",
+            "kind",
+            "system",
+            "build_id",
+            "id",
+            postgresql_where=text("ended_at IS NULL"),
+            sqlite_where=text("ended_at IS NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -167,7 +183,13 @@ class Attempt(Base):
     __table_args__ = (
         UniqueConstraint("job_id", "number"),
         Index("uq_attempts_open", "job_id", unique=True, postgresql_where=_OPEN_ATTEMPT, sqlite_where=_OPEN_ATTEMPT),
-        Index("ix_attempts_state", "state", postgresql_where=_OPEN_ATTEMPT, sqlite_where=_OPEN_ATTEMPT),
+        Index(
+            "ix_attempts_open",
+            "state",
+            "executor",
+            postgresql_where=text("ended_at IS NULL"),
+            sqlite_where=text("ended_at IS NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
