@@ -19,6 +19,7 @@ from albatros.images.verify import read_published, verify_platform
 from albatros.registries.opening import open_registry
 from albatros.store.files import FileStore
 from tests.support.archives import Archive, elf, gzipped, layer
+from tests.support.clock import stopped_clock
 from tests.support.flows import MAIN, World, broken, package, settings_of
 from tests.support.pushing import (
     assembled,
@@ -28,6 +29,12 @@ from tests.support.pushing import (
     image,
 )
 from tests.support.stores import MemoryStore
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands still, so that nothing is due before a test says so."""
+    stopped_clock(monkeypatch)
 
 
 @pytest.fixture

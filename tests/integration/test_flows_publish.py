@@ -40,6 +40,12 @@ from tests.support.pushing import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands still, so that nothing is due before a test says so."""
+    stopped_clock(monkeypatch)
+
+
 @pytest.fixture
 def world(database: Database, tmp_path: Path) -> World:
     return World(database, settings_of(tmp_path))
@@ -93,10 +99,7 @@ def test_refs_that_share_a_tag_leave_it_to_the_newest_build(world: World) -> Non
     assert superseded == [older, between]
 
 
-def test_a_registry_that_is_away_is_tried_again_later(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped_clock(monkeypatch)
+def test_a_registry_that_is_away_is_tried_again_later(database: Database, tmp_path: Path) -> None:
     world = one_registry(database, tmp_path)
     build = assembled(world)
     hub(world).before = failing(RegistryUnavailableError("connection refused"), "blob_size")

@@ -54,6 +54,8 @@ class ScriptedRunners:
         environment = context.environment
         token = Path(environment["ALBATROS_TOKEN_FILE"]).read_text()
         server = Server(environment["ALBATROS_URL"], token, uuid.uuid4().hex, allowance=PATIENCE)
+        # Nomad's word to end also ends the tries to reach a server, which would outlast the test.
+        server.lost = context.stop
         try:
             return self._run(context, server)
         except LeaseLostError as lost:
