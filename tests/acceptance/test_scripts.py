@@ -1,54 +1,18 @@
 """Scripts from a push to the pulled image: the real runner and `alba`, real registries, and a server that dies."""
 
-from collections.abc import Mapping, Sequence
-from typing import cast
-
 from tests.services.registry import RegistryServer
-from tests.support.archives import Archive, gzipped, layer
-from tests.support.bare_repo import BareRepo
-from tests.support.flakes import AMD64, ARMV6, Machine, archives, elf
-from tests.support.line import Line, Section
+from tests.support.flakes import AMD64, archives
+from tests.support.line import Line
 from tests.support.pulls import elf_machine
+from tests.support.scripts import MACHINES, image_files, push_script, start_with_scripts
 from tests.support.server_process import eventually
 from tests.tools import needs
 
 pytestmark = needs("nix", "git", "skopeo", "docker-registry")
-MACHINES = (AMD64, ARMV6)
-
-
-def start(line: Line) -> None:
-    """Start a server that lets every script run."""
-    forges = cast("Sequence[Section]", line.settings["forges"])
-    allowed = {"executor": {"allow_unisolated_scripts": True}, "forges": [{**forges[0], "scripts": ["alba/*"]}]}
-    line.write_config(allowed)
-    line.server.start()
-
-
-def push_script(repo: BareRepo, text: str, files: Mapping[str, bytes]) -> str:
-    """Push a commit with a script and other files beside it; the commit's id."""
-    for name, data in {".albatros": text.encode(), **files}.items():
-        path = repo.work / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    (repo.work / ".albatros").chmod(0o755)
-    commit = repo.commit_all()
-    repo.push()
-    return commit
-
-
-def image_files(word: str) -> dict[str, bytes]:
-    """`images/linux.ARCH.tar.gz` for each machine."""
-    return {f"images/linux.{machine.architecture}.tar.gz": image_of(machine, word) for machine in MACHINES}
-
-
-def image_of(machine: Machine, word: str) -> bytes:
-    """A docker-archive with one program."""
-    config = {"architecture": machine.architecture, "os": "linux"}
-    return gzipped(Archive([layer(**{"bin/hello": elf(machine, word)})], config).tar())
 
 
 def test_a_script_publishes_through_a_server_that_is_killed_meanwhile(line: Line, hub: RegistryServer) -> None:
-    start(line)
+    start_with_scripts(line)
     repo = line.repo("scripted")
     gate = line.paths.gate / "go"
     text = f"""#!/bin/sh -eu
@@ -89,7 +53,7 @@ echo all done; cat "$ALBATROS_JOB"; echo
 
 
 def test_what_a_script_builds_with_nix_it_publishes_from_the_runners_own_store(line: Line, hub: RegistryServer) -> None:
-    start(line)
+    start_with_scripts(line)
     repo = line.repo("nixscript")
     text = """#!/bin/sh -eu
 nix build .#packages.x86_64-linux.docker --out-link "$HOME/linux.amd64.tar.gz"

@@ -6,6 +6,7 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -18,11 +19,14 @@ from pathlib import Path
 import pytest
 
 from tests.services.process import START_SECONDS, Account, free_port, private_dir
+from tests.support.tls import Files
 from tests.tools import find, require
 
 NO_CLOUD = "env_aws,env_gce,env_azure,env_digitalocean"
 """Fingerprints that ask addresses of clouds, which nobody answers here, for many seconds."""
 META = {"nix_system": "x86_64-linux"}
+TLS_HOSTS = ("127.0.0.1", "localhost", "server.global.nomad", "client.global.nomad")
+"""What the certificate of a dev agent has to be for."""
 
 
 @dataclass
@@ -33,6 +37,8 @@ class Agent:
     config: Mapping[str, object]
     url: str
     dev: bool = False
+    context: ssl.SSLContext | None = None
+    """What its HTTP API is asked with, when it speaks TLS."""
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
@@ -90,7 +96,7 @@ class Agent:
         if self.process.poll() is not None:
             raise RuntimeError(f"nomad ended with {self.process.returncode}:\n{(self.home / 'log').read_text()}")
         try:
-            with urllib.request.urlopen(f"{self.url}/v1/status/leader", timeout=30) as answer:
+            with urllib.request.urlopen(f"{self.url}/v1/status/leader", timeout=30, context=self.context) as answer:
                 return bool(json.load(answer))
         except (OSError, ValueError):
             return False
@@ -103,13 +109,14 @@ class NomadServer:
     url: str
     token: str = field(repr=False)
     agents: Mapping[str, Agent]
+    context: ssl.SSLContext | None = None
 
     def call(self, method: str, path: str, body: object = None) -> tuple[int, str]:
         """One call; status and text of the answer."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, {"X-Nomad-Token": self.token}, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=START_SECONDS) as answer:
+            with urllib.request.urlopen(request, timeout=START_SECONDS, context=self.context) as answer:
                 return int(answer.status), answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -122,10 +129,16 @@ class NomadServer:
 
 
 @contextmanager
-def start_dev(*, acl: bool = False, meta: Mapping[str, str] = META, **client: object) -> Iterator[NomadServer]:
-    """`nomad agent -dev` with raw_exec, and one ready node with this meta; `client` adds to its client block."""
+def start_dev(
+    *, acl: bool = False, meta: Mapping[str, str] = META, tls: Files | None = None, **client: object
+) -> Iterator[NomadServer]:
+    """`nomad agent -dev` with raw_exec, and one ready node with this meta; `client` adds to its client block.
+
+    With `tls` it speaks TLS everywhere, and only with who has a certificate of the same authority.
+    """
     with ExitStack() as stack:
-        agent = stack.enter_context(_agent("dev", dev=True, acl=acl, server={}, client={"meta": dict(meta), **client}))
+        block = {"meta": dict(meta), **client}
+        agent = stack.enter_context(_agent("dev", dev=True, acl=acl, server={}, client=block, tls=tls))
         agent.start()
         yield _ready(agent, acl, {"dev": agent}, 1)
 
@@ -153,16 +166,22 @@ def _ready(server: Agent, acl: bool, agents: Mapping[str, Agent], nodes: int) ->
     token = ""
     if acl:
         request = urllib.request.Request(f"{server.url}/v1/acl/bootstrap", method="POST")
-        with urllib.request.urlopen(request, timeout=START_SECONDS) as answer:
+        with urllib.request.urlopen(request, timeout=START_SECONDS, context=server.context) as answer:
             token = json.load(answer)["SecretID"]
-    nomad = NomadServer(server.url, token, agents)
+    nomad = NomadServer(server.url, token, agents, server.context)
     wait_for(lambda: nomad.ready_nodes() == nodes, server.home / "log")
     return nomad
 
 
 @contextmanager
 def _agent(
-    name: str, *, dev: bool, acl: bool, server: Mapping[str, object] | None, client: Mapping[str, object] | None
+    name: str,
+    *,
+    dev: bool,
+    acl: bool,
+    server: Mapping[str, object] | None,
+    client: Mapping[str, object] | None,
+    tls: Files | None = None,
 ) -> Iterator[Agent]:
     # Nomad isolates tasks as root; for anybody else raw_exec works, and that is what the tests use.
     with private_dir(f"nomad-{name}", Account()) as home:
@@ -178,13 +197,23 @@ def _agent(
             "limits": {"http_max_conns_per_client": 100},
             "plugin": [{"raw_exec": [{"config": [{"enabled": True}]}]}],
         }
+        if tls is not None:
+            files = {"ca_file": str(tls.ca), "cert_file": str(tls.certificate), "key_file": str(tls.key)}
+            config["tls"] = {
+                "http": True,
+                "rpc": True,
+                "verify_server_hostname": True,
+                "verify_https_client": True,
+                **files,
+            }
         if not dev:
             config["data_dir"] = str(home / "data")
         if server:
             config["server"] = server
         if client is not None:
             config["client"] = {**client, "options": {"fingerprint.denylist": NO_CLOUD}}
-        agent = Agent(home, config, f"http://127.0.0.1:{ports['http']}", dev)
+        url = f"{'https' if tls else 'http'}://127.0.0.1:{ports['http']}"
+        agent = Agent(home, config, url, dev, tls.context() if tls else None)
         try:
             yield agent
         finally:
