@@ -16,6 +16,11 @@ client {
     read_only = false
   }
 
+  # Only for the node that Albatros itself runs on, beside `albatros = "true"` in its meta:
+  # host_network "loopback" {
+  #   interface = "lo"
+  # }
+
   options = {
     # Nomad's questions to clouds that are not there take seconds at each start.
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
