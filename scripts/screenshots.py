@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.support.api import Api  # noqa: E402 - the project is not on the path before
 from tests.support.chromium import DESKTOP, PHONE, Screen, chromium, prefer, resize  # noqa: E402
+from tests.support.seed_cluster import cluster_build  # noqa: E402
 from tests.support.site import seeded_site  # noqa: E402
 from tests.tools import missing  # noqa: E402
 
@@ -29,7 +30,7 @@ class Picture:
 
 
 def pictures(site: Api) -> list[Picture]:
-    seeded = site.seeded
+    seeded, cluster = site.seeded, cluster_build(site.context.database)
     return [
         Picture("builds", "/"),
         Picture("builds-phone", "/", PHONE),
@@ -40,6 +41,11 @@ def pictures(site: Api) -> list[Picture]:
         Picture("job", f"/jobs/{seeded.running_job}"),
         Picture("job-dark-phone", f"/jobs/{seeded.running_job}", PHONE, "dark"),
         Picture("repo", "/repos/home/alba/hello"),
+        Picture("merge-result", f"/builds/{cluster.build}"),
+        Picture("merge-result-phone", f"/builds/{cluster.build}", PHONE),
+        Picture("job-nomad", f"/jobs/{cluster.running}"),
+        Picture("job-nomad-waits-phone", f"/jobs/{cluster.waiting}", PHONE),
+        Picture("job-script", f"/jobs/{cluster.script}"),
     ]
 
 

@@ -36,13 +36,22 @@ class Stage:
     text: str
 
 
+_WHAT = {
+    JobKind.EVALUATION: "reads the flake",
+    JobKind.BUILD: "",
+    JobKind.SCRIPT: "runs the commit's own script",
+    JobKind.BUILDER: "does the whole build, as its operator has it",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class JobLine:
     """A Job in a Build."""
 
     id: int
     name: str
-    attributes: tuple[str, ...]
+    what: str
+    """What it does: its attributes, or what it does instead of building some."""
     system: str
     platform: str
     state: StateView
@@ -169,7 +178,7 @@ def job_line(job: Job, tails: Mapping[int, tuple[str, ...]], now: datetime) -> J
     return JobLine(
         id=job.id,
         name=job.name,
-        attributes=tuple(job.attributes),
+        what=", ".join(job.attributes) or _WHAT[job.kind],
         system=job.system,
         platform=platform_of(job),
         state=state_view(job.state),

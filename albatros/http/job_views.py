@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from albatros.db.models import Artifact, Attempt, Job
-from albatros.domain.states import OPEN_ATTEMPTS, JobState, is_end
+from albatros.domain.states import OPEN_ATTEMPTS, JobKind, JobState, is_end
 from albatros.http.build_views import ArtifactLine, artifact_lines, platform_of
 from albatros.http.logtext import MAX_LINES, NOTHING, LogWindow
 from albatros.http.placement import Placement, placement_of
@@ -16,11 +16,21 @@ from albatros.http.views import Moment, StateView, duration, format_bytes, momen
 _HINTS = {
     JobState.WAITING: "A job that it needs is not done.",
     JobState.QUEUED: "It is ready and waits for a free slot.",
-    JobState.RUNNING: "It is being built.",
-    JobState.SUCCEEDED: "Its outputs are in the store.",
     JobState.FAILED: "It failed; the end of its log says more.",
     JobState.CANCELLED: "It was stopped with its build.",
     JobState.SKIPPED: "A job that it needs failed, so it never ran.",
+}
+_RUNNING = {
+    JobKind.EVALUATION: "The flake is being evaluated.",
+    JobKind.BUILD: "It is being built.",
+    JobKind.SCRIPT: "The script runs.",
+    JobKind.BUILDER: "The builder runs.",
+}
+_SUCCEEDED = {
+    JobKind.EVALUATION: "It is known what the flake has to build.",
+    JobKind.BUILD: "Its outputs are in the store.",
+    JobKind.SCRIPT: "The script ended with success.",
+    JobKind.BUILDER: "The builder ended with success.",
 }
 
 
@@ -110,13 +120,24 @@ def job_page(
         drv_path=job.drv_path or "",
         state=state_view(job.state),
         running=not is_end(job.state),
-        reason=job.message or _waits(attempts) or _HINTS[job.state],
+        reason=job.message or _waits(attempts) or _hint(job),
         created=moment(job.created_at, now),
         duration=duration(job.started_at, job.ended_at, now),
         needs=tuple(NeedLine(need.id, need.name, state_view(need.state)) for need in needs),
         attempts=tuple(_attempt(attempt, now) for attempt in attempts),
         artifacts=artifact_lines(artifacts),
     )
+
+
+def _hint(job: Job) -> str:
+    """What the state of a Job means for one of its kind."""
+    match job.state:
+        case JobState.RUNNING:
+            return _RUNNING[job.kind]
+        case JobState.SUCCEEDED:
+            return _SUCCEEDED[job.kind]
+        case _:
+            return _HINTS[job.state]
 
 
 def _waits(attempts: Sequence[Attempt]) -> str:

@@ -108,6 +108,8 @@ class BuildLine:
     title: str
     ref: RefView
     flavor: str
+    is_merge: bool
+    """Whether it builds what a pull request would make of its base."""
     commit: str
     short: str
     author: str
@@ -238,6 +240,7 @@ def build_line(build: Build, jobs: JobCounts, now: datetime, repo: Repo | None =
         title=build.title or f"commit {build.commit[:SHORT_COMMIT]}",
         ref=ref_view(build.ref),
         flavor=build.flavor,
+        is_merge=build.merge_into is not None,
         commit=build.commit,
         short=build.commit[:SHORT_COMMIT],
         author=build.author,

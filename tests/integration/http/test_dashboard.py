@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import unescape
 
 import pytest
 from sqlalchemy import Engine, event, select
@@ -13,6 +14,7 @@ from albatros.domain.states import BuildState, JobKind, JobState, PublicationSta
 from albatros.http.dashboard import BUILDS_A_PAGE, JOBS_A_PAGE
 from tests.support.api import Api
 from tests.support.seed import MAIN
+from tests.support.seed_cluster import cluster_build
 from tests.support.seed_rows import Push, Seeder
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
@@ -286,11 +288,25 @@ def test_pages_name_a_flavor_and_a_script(public_api: Api) -> None:
     page = public_api.anybody.get(f"/builds/{made}", headers=HTML).text
     assert "<dt>Flavor</dt><dd>nightly</dd>" in page
     assert ".albatros" in page
+    assert "runs the commit's own script" in unescape(page)
     assert '<span class="tag">nightly</span>' in public_api.anybody.get("/", headers=HTML).text
-    assert ".albatros" in public_api.anybody.get(f"/jobs/{job}", headers=HTML).text
+    page = public_api.anybody.get(f"/jobs/{job}", headers=HTML).text
+    assert ".albatros" in page
+    assert "The script ended with success." in page
     detail = public_api.anybody.get(f"/api/v1/builds/{made}").json()
     assert detail["flavor"] == "nightly"
     assert {"kind": "script", "name": ".albatros"}.items() <= detail["jobs"][-1].items()
+
+
+def test_a_list_tells_a_merge_result_from_its_head(public_api: Api) -> None:
+    tag = '<span class="tag">merge result</span>'
+    assert tag not in public_api.anybody.get("/repos/home/alba/hello", headers=HTML).text
+    cluster = cluster_build(public_api.context.database)
+    assert tag in public_api.anybody.get("/repos/home/alba/hello", headers=HTML).text
+    page = public_api.anybody.get(f"/jobs/{cluster.running}", headers=HTML).text
+    assert "Downloading Artifacts" in page
+    assert "on node tern" in page
+    assert "on nomad, tern" not in page
 
 
 def test_a_build_of_a_builder_shows_its_job_and_that_nothing_is_evaluated(public_api: Api) -> None:
