@@ -42,9 +42,8 @@ def pictures(site: Api) -> list[Picture]:
         Picture("job-dark-phone", f"/jobs/{seeded.running_job}", PHONE, "dark"),
         Picture("repo", "/repos/home/alba/hello"),
         Picture("merge-result", f"/builds/{cluster.build}"),
-        Picture("merge-result-phone", f"/builds/{cluster.build}", PHONE),
         Picture("job-nomad", f"/jobs/{cluster.running}"),
-        Picture("job-nomad-waits-phone", f"/jobs/{cluster.waiting}", PHONE),
+        Picture("job-waits-phone", f"/jobs/{cluster.waiting}", PHONE),
         Picture("job-script", f"/jobs/{cluster.script}"),
     ]
 
