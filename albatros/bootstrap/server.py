@@ -109,7 +109,7 @@ class Server:
         self._lock = lock_data(settings.server.data)
         self._parts = parts = _build_parts(settings, private)
         self._web = WebServer(create_app(_context(parts)), bind(settings.server.listen)) if self._is(Role.WEB) else None
-        self._scheduler = _scheduler(parts, self.local_url)
+        self._scheduler = _scheduler(parts, self.url_for_runners)
         self._follower = BuilderFollower(
             parts.database, parts.signals, settings, parts.builders, parts.forges, parts.holder
         )
@@ -127,6 +127,11 @@ class Server:
     def url(self) -> str:
         """How everybody else reaches it."""
         return (self._parts.settings.server.url or self.local_url).rstrip("/")
+
+    @property
+    def url_for_runners(self) -> str:
+        """How runners reach it: a shared executor's are on other machines, and outlive the server that started them."""
+        return self.url if self._parts.executor.shared else self.local_url
 
     @property
     def database(self) -> Database:
@@ -274,7 +279,7 @@ def _context(parts: _Parts) -> AppContext:
     )
 
 
-def _scheduler(parts: _Parts, local_url: str) -> Scheduler:
+def _scheduler(parts: _Parts, url_for_runners: str) -> Scheduler:
     limits = parts.settings.limits
     takes_strangers = parts.executor.takes_strangers and parts.settings.executor.sandbox
     dispatcher = Dispatcher(
@@ -283,7 +288,7 @@ def _scheduler(parts: _Parts, local_url: str) -> Scheduler:
         parts.executor,
         limits,
         parts.key,
-        local_url,
+        url_for_runners,
         takes_strangers=takes_strangers,
         takes_scripts=isolates_jobs(parts.settings) or parts.settings.executor.allow_unisolated_scripts,
     )

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import re
+import threading
 import urllib.request
 import uuid
 from collections import Counter
@@ -18,10 +19,14 @@ from tests.services.gitea_server import ADMIN, GiteaServer
 from tests.services.postgres import PostgresCluster, empty_database
 from tests.services.registry import RegistryServer
 from tests.support.bare_repo import BareRepo
+from tests.support.chaos import scripted
 from tests.support.flakes import AMD64, elf, hello, wait_for
 from tests.support.gitea_repo import GiteaRepo
 from tests.support.line import OWNER
+from tests.support.nomad_exchanges import Talk
+from tests.support.nomad_worlds import KINDS, SimulatedWorld, nomad_world
 from tests.support.operator import run
+from tests.support.scripted_runner import ScriptedRunners
 from tests.support.server_process import ServerProcess
 from tests.support.servers import Servers, live_events, make_servers
 from tests.support.work_tree import Project
@@ -197,7 +202,7 @@ def test_a_server_with_another_blob_store_does_not_start_until_it_has_the_shared
 
 def test_roles_that_are_split_bring_a_push_to_green(hub: RegistryServer, postgres_url: str) -> None:
     with make_servers(hub, postgres_url) as servers:
-        servers.share_address()
+        servers.share_address(servers.first)
         servers.first.start(("-m", "albatros", "serve", "--roles", "web"))
         servers.second.start(("-m", "albatros", "serve", "--roles", "scheduler,publisher"))
         repo = repo_at(servers, "split", servers.first)
@@ -211,6 +216,36 @@ def test_roles_that_are_split_bring_a_push_to_green(hub: RegistryServer, postgre
         assert status is not None
         assert status.url.startswith(f"{servers.first.url}/builds/")
         assert servers.first.stop() == servers.second.stop() == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_nomad_is_shared_and_one_server_goes_on_with_what_both_began(
+    hub: RegistryServer, postgres_url: str, kind: str
+) -> None:
+    """Jobs of Nomad are of no server: when one dies, the other hears of all of them, and nothing is tried again."""
+    runners = ScriptedRunners()
+    with nomad_world(kind, clients=2) as world:
+        if isinstance(world, SimulatedWorld):
+            world.sim.outcome = scripted(runners)
+            runners.close_gate("work")
+        nomad = {"addresses": [world.url], "without_acl": True, "cpu_mhz": 50, "memory_mb": 256}
+        executor = {"kind": "nomad", "nix_store": "private"}
+        with make_servers(hub, postgres_url, {"executor": executor, "nomad": nomad}) as servers:
+            servers.share_address(servers.second)
+            servers.start()
+            repos = [repo_at(servers, f"nomad-{n}", end) for n, end in enumerate((servers.first, servers.second))]
+            commits = [push_held(servers, repo, "nomad") for repo in repos]
+            running = [servers.running(commit) for commit in commits]
+            servers.first.kill()
+            runners.gates.setdefault("work", threading.Event()).set()
+            servers.line.open_gate("nomad")
+            for repo, commit in zip(repos, commits, strict=True):
+                servers.wait_green(repo, commit)
+            servers.ends_well()
+            assert [servers.executors_of(one.job) for one in running] == [["nomad"], ["nomad"]]
+            tokens = "/v1/vars?prefix=nomad/jobs/alb-"
+            servers.wait_for(lambda: Talk(world).say("GET", tokens).response["body"] == [])
+            assert len({one.attempt for one in runners.given}) == len(runners.given)
 
 
 class TestOneIsKilled:

@@ -152,7 +152,7 @@ def open_chaos(kind: str, database_url: str) -> Iterator[Chaos]:
     with nomad_world(kind, clients=2) as world, nomad_proxy(world.url) as proxy:
         if runners is not None:
             assert isinstance(world, SimulatedWorld)
-            world.sim.outcome = _scripted(runners)
+            world.sim.outcome = scripted(runners)
         nomad = {"addresses": [proxy.url], "without_acl": True, "cpu_mhz": 50, "memory_mb": 256}
         changes: dict[str, dict[str, object]] = {
             "executor": {"kind": "nomad", "nix_store": "private"},
@@ -177,5 +177,6 @@ def _make_tables(line: Line) -> None:
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
 
 
-def _scripted(runners: ScriptedRunners) -> Callable[[Allocation], Calls]:
+def scripted(runners: ScriptedRunners) -> Callable[[Allocation], Calls]:
+    """What a simulated Nomad's tasks do: they are these runners."""
     return lambda alloc: Calls(runners.function)

@@ -80,9 +80,9 @@ class Servers:
         own = {"listen": self.second.url.removeprefix("http://"), "data": str(self.second_data)}
         write_private(self.second.config, to_toml({**self.line.settings, "server": {**shared, **own}}))
 
-    def share_address(self) -> None:
-        """Have both say that they are reached at the first one."""
-        self.write_config({"server": {"url": self.first.url}})
+    def share_address(self, server: ServerProcess) -> None:
+        """Have both say that they are reached at this one."""
+        self.write_config({"server": {"url": server.url}})
 
     def start(self) -> None:
         """Start both, one after the other."""
@@ -112,11 +112,11 @@ class Servers:
         self.wait_for(lambda: (status := repo.status(commit)) is not None and status.state == "success")
 
     def running(self, commit: str) -> Running:
-        """Wait until a runner holds the Attempt of a commit's one package, and its log has begun."""
+        """Wait until a runner holds the Attempt of a commit's one package."""
         query = (
             "SELECT j.id, a.id, a.executor FROM attempts a JOIN jobs j ON j.id = a.job_id "
             "JOIN builds b ON b.id = j.build_id WHERE j.kind = 'build' AND a.state = 'claimed' "
-            f"AND a.log_bytes > 0 AND b.commit = '{commit}'"
+            f"AND b.commit = '{commit}'"
         )
         self.wait_for(lambda: self.sql(query))
         ((job, attempt, executor),) = self.sql(query)
