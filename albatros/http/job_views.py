@@ -120,7 +120,7 @@ def job_page(
         drv_path=job.drv_path or "",
         state=state_view(job.state),
         running=not is_end(job.state),
-        reason=job.message or _waits(attempts) or _hint(job),
+        reason=job.message or _waits(attempts) or hint(job.kind, job.state),
         created=moment(job.created_at, now),
         duration=duration(job.started_at, job.ended_at, now),
         needs=tuple(NeedLine(need.id, need.name, state_view(need.state)) for need in needs),
@@ -129,15 +129,15 @@ def job_page(
     )
 
 
-def _hint(job: Job) -> str:
-    """What the state of a Job means for one of its kind."""
-    match job.state:
+def hint(kind: JobKind, state: JobState) -> str:
+    """What the state of a Job means for one of its kind, in a sentence."""
+    match state:
         case JobState.RUNNING:
-            return _RUNNING[job.kind]
+            return _RUNNING[kind]
         case JobState.SUCCEEDED:
-            return _SUCCEEDED[job.kind]
+            return _SUCCEEDED[kind]
         case _:
-            return _HINTS[job.state]
+            return _HINTS[state]
 
 
 def _waits(attempts: Sequence[Attempt]) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from albatros.domain.states import AttemptState, BuildState, JobState, PublicationState, Reason
 from albatros.http import views
-from albatros.http.job_views import _HINTS as JOB_HINTS
+from albatros.http.job_views import hint
 from albatros.http.render import sentence
 from albatros.http.views import Tone
 
@@ -29,8 +29,11 @@ def test_every_build_says_why_it_is_where_it_is(state: BuildState) -> None:
     assert views.explain(state, None, "").endswith(".")
 
 
-def test_every_job_says_why_it_is_where_it_is() -> None:
-    assert set(JOB_HINTS) == set(JobState)
+@pytest.mark.parametrize("kind", JobKind)
+def test_every_job_says_why_it_is_where_it_is(kind: JobKind) -> None:
+    hints = {hint(kind, state) for state in JobState}
+    assert len(hints) == len(JobState)
+    assert all(text.endswith(".") for text in hints)
 
 
 def test_a_builds_own_message_comes_first() -> None:
