@@ -3,7 +3,7 @@ from enum import StrEnum
 
 import pytest
 
-from albatros.domain.states import AttemptState, BuildState, JobState, PublicationState, Reason
+from albatros.domain.states import AttemptState, BuildState, JobKind, JobState, PublicationState, Reason
 from albatros.http import views
 from albatros.http.job_views import hint
 from albatros.http.render import sentence
