@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import demo, first_line, layer, memory, nomad, publish, webhooks
+from bench import demo, first_line, layer, memory, nomad, publish, scheduler, webhooks
 from bench.report import ROOT, Figure, Report, load, machine, say, table
 
 RESULTS = ROOT / "bench" / "results" / "latest.json"
@@ -18,6 +18,7 @@ MEASUREMENTS: Mapping[str, Callable[[], Sequence[Figure]]] = {
     "memory": memory.measure,
     "layer": layer.measure,
     "nomad": nomad.measure,
+    "scheduler": scheduler.measure,
     "publish": publish.small,
     "publish-large": publish.large,
 }

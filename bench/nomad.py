@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import tempfile
 import time
 import uuid
@@ -19,10 +20,12 @@ from sqlalchemy import func, select
 
 from albatros import __version__
 from albatros.db import migrate
+from albatros.db.builds import NewBuild, create_builds
 from albatros.db.models import Attempt, Job
 from albatros.db.session import connect
 from albatros.db.signals import Topic
 from albatros.db.writer import Writer
+from albatros.domain.states import Trigger
 from albatros.executors.base import StartOrder
 from albatros.executors.nomad import NomadExecutor
 from albatros.executors.nomad_api import NomadApi
@@ -74,9 +77,10 @@ call("POST", "result", json.dumps({
 
 
 def measure() -> Sequence[Figure]:
-    """On a dev agent of its own. Raises RuntimeError when a job does not end."""
+    """On dev agents of their own, which remember no other jobs. Raises RuntimeError when a job does not end."""
     with start_dev() as nomad:
         by_hand = _by_hand(nomad)
+    with start_dev() as nomad:
         with _albatros(nomad, REPORTS) as world:
             singles = [_one(world) for _ in range(SINGLE + 1)][1:]
             through = _many(world)
@@ -172,11 +176,12 @@ def _albatros(nomad: NomadServer, program: str) -> Iterator[World]:
 
 
 def _many(world: World) -> float:
-    """Jobs a second, from the commit of the last queued one to the end of all."""
-    before = _ended(world)
-    for number in range(JOBS):
-        world.build(ref=f"refs/heads/many-{number}")
+    """Jobs a second, from before they are queued, all at once, to the end of the last."""
+    before, repo = _ended(world), world.repo()
     began = time.perf_counter()
+    with world.database.write() as session:
+        refs = [f"refs/heads/many-{number}" for number in range(JOBS)]
+        create_builds(session, [(repo, NewBuild(ref, secrets.token_hex(20), 1, Trigger.PUSH)) for ref in refs])
     world.signals.notify(Topic.SCHEDULER)
     wait_for(lambda: _ended(world) >= before + JOBS, "the end of queued jobs", PATIENCE_SECONDS, 0.2)
     return JOBS / (time.perf_counter() - began)

@@ -34,6 +34,8 @@ class Tokens:
         self._written: set[str] = set()
         self._search_at = 0.0
         self._seen: frozenset[str] = frozenset()
+        self._foreign: frozenset[str] = frozenset()
+        """Seen ones that others wrote: to read them again in each search would be a call for every runner of theirs."""
         self._problem = ""
         """Why the last search failed: it is told when it changes, not each time."""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="nomad-tidy")
@@ -76,13 +78,16 @@ class Tokens:
     def _search(self, open_attempts: frozenset[str]) -> None:
         try:
             seen = frozenset(path.removeprefix(_FOLDER) for path in self._nomad.variables(_FOLDER))
-            for attempt_id in (seen & self._seen) - open_attempts:
+            foreign = self._foreign & seen
+            for attempt_id in (seen & self._seen) - open_attempts - foreign:
                 items = self._nomad.variable(variable_path(attempt_id))
                 if items.get(INSTALLATION) == self._installation:
                     self._forget(attempt_id)
+                elif items:
+                    foreign |= {attempt_id}
         except ExecutorError as error:
             if error.detail != self._problem:
                 log.warning("Nomad cannot be searched for tokens of closed attempts", error=error.detail)
             self._problem = error.detail
             return
-        self._seen, self._problem = seen, ""
+        self._seen, self._foreign, self._problem = seen, foreign, ""

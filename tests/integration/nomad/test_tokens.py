@@ -83,3 +83,35 @@ def test_a_search_that_is_refused_is_told_once_until_that_changes(
         tokens.close()
         nomad.close()
     assert [record.levelname for record in caplog.records if record.name == nomad_tokens.__name__] == ["WARNING"] * 2
+
+
+def test_a_token_of_others_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nomad_tokens, "SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(nomad_tokens, "THREADS", 1)
+    with simulated_nomad(tmp_path) as sim:
+        dead = open_nomad(sim.url, "", ZIPAPP, "theirs")
+        dead.start(_order())
+        dead.close()
+        nomad = NomadApi(NomadSettings(addresses=(sim.url,)))
+        read, searched = nomad.variable, threading.Semaphore(0)
+        reads: list[str] = []
+
+        def variable(path: str) -> dict[str, object]:
+            reads.append(path)
+            return dict(read(path))
+
+        ask = nomad.variables
+
+        def variables(prefix: str) -> Sequence[str]:
+            searched.release()
+            return list(ask(prefix))
+
+        monkeypatch.setattr(nomad, "variable", variable)
+        monkeypatch.setattr(nomad, "variables", variables)
+        tokens = Tokens(nomad, "ours", lambda: None)
+        for _ in range(5):
+            tokens.tidy([])
+            assert searched.acquire(timeout=PATIENCE)
+        tokens.close()
+        nomad.close()
+    assert len(reads) == 1
