@@ -49,6 +49,7 @@ JOBS = 500
 SINGLE = 20
 AIM_RATIO = 0.9
 PATIENCE_SECONDS = 600
+ANSWERED = "the same program, answered at once by a server that does nothing"
 ENDS_AT_ONCE = "import os; os.unlink(os.environ['ALBATROS_TOKEN_FILE'])\n"
 DIES = ENDS_AT_ONCE + "raise SystemExit(9)\n"
 # Claims, writes one line of log and reports: the least that a runner does.
@@ -79,7 +80,9 @@ call("POST", "result", json.dumps({
 def measure() -> Sequence[Figure]:
     """On dev agents of their own, which remember no other jobs. Raises RuntimeError when a job does not end."""
     with start_dev() as nomad:
-        by_hand = _by_hand(nomad)
+        by_hand = _by_hand(nomad, ENDS_AT_ONCE)
+    with start_dev() as nomad:
+        talking = _by_hand(nomad, REPORTS)
     with start_dev() as nomad:
         with _albatros(nomad, REPORTS) as world:
             singles = [_one(world) for _ in range(SINGLE + 1)][1:]
@@ -91,8 +94,10 @@ def measure() -> Sequence[Figure]:
         noticed = _seconds([(_told(nomad, one, "FinishedAt"), one.ended_at) for one in dead])
     return [
         Figure(f"{JOBS} empty jobs, registered by hand one after the other", by_hand, "/s"),
+        Figure(f"{JOBS} jobs that talk as a runner does, registered by hand", talking, "/s", note=ANSWERED),
         Figure(f"{JOBS} empty jobs, from queued to done", through, "/s", note="each claims, logs a line and reports"),
         Figure(f"the same, as a ratio to by hand (aim: {AIM_RATIO} or more)", through / by_hand, ""),
+        Figure("the same, as a ratio to those by hand that talk", through / talking, ""),
         Figure("attempt committed to its runner's claim, p50", median(claims), "s", samples=claims),
         Figure("of it until Nomad had started the task, p50", median(starts), "s", samples=starts),
         Figure("end of a mute runner to the end of its attempt, p50", median(noticed), "s", samples=noticed),
@@ -110,13 +115,13 @@ def _told(nomad: NomadServer, attempt: Attempt, what: str) -> datetime:
     return at.replace(tzinfo=None)
 
 
-def _by_hand(nomad: NomadServer) -> float:
+def _by_hand(nomad: NomadServer, program: str) -> float:
     """Jobs a second: each registered with its token's Variable, one after the other, until the last has ended."""
-    program = zipapp(ENDS_AT_ONCE)
+    content = zipapp(program)
     settings = _settings(nomad)
-    source = RunnerSource(hashlib.sha256(program).hexdigest(), "")
+    source = RunnerSource(hashlib.sha256(content).hexdigest(), "")
     api = NomadApi(settings)
-    with serve_zipapp(program) as url:
+    with serve_zipapp(content) as url:
         began = time.perf_counter()
         names = set()
         for _ in range(JOBS):

@@ -30,6 +30,13 @@ def serve_zipapp(content: bytes) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content)
 
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def do_PUT(self) -> None:
+            self.do_POST()
+
         def log_message(self, *_: object) -> None:
             return
 
