@@ -18,7 +18,7 @@ from albatros.db.session import Database
 from albatros.db.signals import Signals, Topic
 from albatros.domain.states import AttemptState, Reason
 from albatros.errors import DatabaseUnavailableError, ExecutorError, ExecutorUnavailableError, StoreError
-from albatros.executors.base import Executor, RunnerEnded, RunnerNews, RunnerPlaced
+from albatros.executors.base import Executor, RunnerEnded, RunnerNews, RunnerPlaced, RunnerUnseen
 from albatros.flows import attempts, plan, settle
 from albatros.flows.assemble import Assembler
 from albatros.flows.dispatch import Dispatcher
@@ -188,6 +188,9 @@ class Scheduler:
         placed = {news.attempt_id: news for news in self._news if isinstance(news, RunnerPlaced)}
         if placed:
             attempts.note_placements(self._database, self._signals, placed)
+        unseen = [news.attempt_id for news in self._news if isinstance(news, RunnerUnseen)]
+        if unseen:
+            settle.give_time(self._database, unseen)
         noted = 0
         while self._news:
             if isinstance(news := self._news[0], RunnerEnded):

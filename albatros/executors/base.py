@@ -59,7 +59,17 @@ class RunnerPlaced:
     facts: Mapping[str, object]
 
 
-RunnerNews = RunnerEnded | RunnerPlaced
+@dataclass(frozen=True, slots=True)
+class RunnerUnseen:
+    """A runner that was started and has not claimed, of which its executor can say nothing at the moment.
+
+    It may be waiting for a place, so its time to claim begins anew.
+    """
+
+    attempt_id: str
+
+
+RunnerNews = RunnerEnded | RunnerPlaced | RunnerUnseen
 
 
 class Executor(Protocol):

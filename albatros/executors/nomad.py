@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from albatros.domain.states import AttemptState, Reason
 from albatros.errors import ExecutorError, ExecutorUnavailableError, NoCapacityError
-from albatros.executors.base import RunnerEnded, RunnerNews, RunnerPlaced, Slots, StartOrder
+from albatros.executors.base import RunnerEnded, RunnerNews, RunnerPlaced, RunnerUnseen, Slots, StartOrder
 from albatros.executors.nomad_api import NomadApi
 from albatros.executors.nomad_facts import facts_of
 from albatros.executors.nomad_job import (
@@ -40,6 +40,7 @@ FIRST_WAITING = 8
 """Jobs of a system that may be on their way to a node before any runs."""
 LOOKS = 20
 """Jobs that one poll asks about, of which no event told."""
+UNSEEN_SECONDS = 30.0
 SLOW_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 STDERR_TAIL = 4096
@@ -93,6 +94,7 @@ class NomadExecutor:
         self._cluster = Cluster()
         self._watcher = Watcher(self._nomad, self._cluster, installation, settings.without_acl, on_change)
         self._pace = _Pace()
+        self._unseen_again = 0.0
         self._told: dict[str, JobView] = {}
         self._tokens = Tokens(self._nomad, installation, self._pace.refused)
         try:
@@ -178,7 +180,7 @@ class NomadExecutor:
         if not self._pace.resting:
             self._tokens.tidy(open_attempts)
         if not self._cluster.known:
-            return []
+            return self._unseen(open_attempts)
         news: list[RunnerNews] = []
         looks = LOOKS
         for attempt_id, state in open_attempts.items():
@@ -199,6 +201,13 @@ class NomadExecutor:
         self._watcher.stop()
         self._tokens.close()
         self._nomad.close()
+
+    def _unseen(self, open_attempts: Mapping[str, AttemptState]) -> list[RunnerNews]:
+        """Nomad is away: what waits in it for a place must not run out of time, which is said now and then."""
+        if time.monotonic() < self._unseen_again:
+            return []
+        self._unseen_again = time.monotonic() + UNSEEN_SECONDS
+        return [RunnerUnseen(name) for name, state in open_attempts.items() if state is AttemptState.SUBMITTED]
 
     def _news(self, attempt_id: str, view: JobView) -> list[RunnerNews]:
         end = self._end(view)

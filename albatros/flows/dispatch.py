@@ -160,8 +160,9 @@ class Dispatcher:
             try:
                 reference = self._start(attempt)
             except ExecutorUnavailableError as error:
-                waiting = len(attempts) - number
-                log.warning("attempts wait for their executor", attempts=waiting, error=error.detail)
+                waiting = [attempt.id for attempt in attempts[number:]]
+                log.warning("attempts wait for their executor", attempts=len(waiting), error=error.detail)
+                settle.give_time(self._database, waiting)
                 break
             if reference is not None:
                 started[attempt.id] = reference

@@ -5,10 +5,10 @@ An Attempt is closed once, by a guarded UPDATE; closing it, storing what it made
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from albatros.db import queue
@@ -43,6 +43,17 @@ _STOPPED = {Reason.CANCELLED: AttemptState.CANCELLED, Reason.SUPERSEDED: Attempt
 def claim_deadline() -> datetime:
     """Until when a runner that was started has to claim its Attempt."""
     return now() + CLAIM_WITHIN
+
+
+def give_time(database: Database, attempt_ids: Collection[str]) -> None:
+    """Let the time to claim begin anew for Attempts whose executor does not answer: that is no fault of theirs.
+
+    Those that were asked to stop get no more.
+    """
+    waiting = (AttemptState.SUBMITTING, AttemptState.SUBMITTED)
+    with database.write() as session:
+        wanted = update(Attempt).where(Attempt.id.in_(attempt_ids), Attempt.state.in_(waiting), Attempt.stop.is_(None))
+        queue.changed(session, wanted.values(lease_until=claim_deadline()))
 
 
 def record_result(

@@ -12,7 +12,7 @@ from albatros.db.models import Attempt
 from albatros.db.session import Database, now
 from albatros.domain.states import AttemptState, BuildState, JobState, Reason
 from albatros.errors import ExecutorError, ExecutorUnavailableError, NoCapacityError
-from albatros.executors.base import RunnerPlaced, Slots, StartOrder
+from albatros.executors.base import RunnerPlaced, RunnerUnseen, Slots, StartOrder
 from albatros.flows import dispatch, plan, settle
 from albatros.flows.cancel import cancel
 from albatros.flows.dispatch import Dispatcher, attempt_token, token_hash
@@ -92,6 +92,62 @@ def test_what_waits_for_an_executor_that_does_not_answer_is_started_later(world:
     world.executor.start = start  # type: ignore[method-assign]  # it is back
     assert world.dispatcher.start_again() == 2
     assert len(world.executor.alive()) == 2
+
+
+def be_away(world: World) -> None:
+    """Let the executor answer nothing from now on."""
+
+    def start(order: StartOrder) -> str:
+        raise ExecutorUnavailableError("the cluster does not answer")
+
+    def stop(attempt_id: str, *, kill: bool) -> None:
+        raise ExecutorUnavailableError("the cluster does not answer")
+
+    world.executor.start = start  # type: ignore[method-assign]  # a cluster that is away
+    world.executor.stop = stop  # type: ignore[method-assign]  # as above
+
+
+def attempts_of(world: World) -> list[tuple[int, AttemptState]]:
+    """Number and state of each Attempt."""
+    with world.database.read() as session:
+        return [
+            (attempt.number, attempt.state) for attempt in session.scalars(select(Attempt).order_by(Attempt.number))
+        ]
+
+
+def begun_before(world: World) -> None:
+    """Let every Attempt be so old that nobody is just starting it."""
+    with world.database.write() as session:
+        session.execute(update(Attempt).values(created_at=now() - timedelta(minutes=1)))
+
+
+def test_an_outage_of_the_executor_uses_up_no_try(world: World) -> None:
+    """However long it takes: the start is repeated until it is answered."""
+    build = world.build()
+    start, stop = world.executor.start, world.executor.stop
+    be_away(world)
+    world.dispatcher.dispatch_due()
+    begun_before(world)
+    for _ in range(world.settings.limits.attempts + 1):
+        world.lapse()
+        world.scheduler.step()
+    assert attempts_of(world) == [(1, AttemptState.SUBMITTING)]
+    world.executor.start, world.executor.stop = start, stop  # type: ignore[method-assign]  # it is back
+    world.scheduler.step()
+    assert attempts_of(world) == [(1, AttemptState.SUBMITTED)]
+    assert world.state(build) is BuildState.EVALUATING
+
+
+def test_what_was_cancelled_does_not_wait_for_an_executor_that_is_away(world: World) -> None:
+    build = world.build()
+    be_away(world)
+    world.dispatcher.dispatch_due()
+    begun_before(world)
+    cancel(world.database, world.signals, build, by="me")
+    world.lapse()
+    world.scheduler.step()
+    assert attempts_of(world) == [(1, AttemptState.LOST)]
+    assert world.state(build) is BuildState.CANCELLED
 
 
 def test_groups_of_places_are_filled_each_on_its_own(world: World) -> None:
@@ -356,6 +412,32 @@ def test_a_place_gives_a_claimed_attempt_no_more_time(world: World) -> None:
     attempt = runner.attempt()
     assert (attempt.state, attempt.reason) == (AttemptState.LOST, Reason.NODE_LOST)
     assert attempt.placement == {"state": "running"}
+
+
+def test_an_attempt_of_which_nothing_can_be_said_is_not_given_up(world: World) -> None:
+    """Its executor is away, and it may be waiting there for a place; what was told of it before holds."""
+    world.build()
+    runner = world.dispatch_one()
+    waits = {"waits": "no memory left"}
+    world.machine.ended.append(RunnerPlaced(runner.attempt_id, waits=True, facts=waits))
+    for _ in range(2):
+        world.scheduler.step()
+        world.lapse()
+        world.machine.ended.append(RunnerUnseen(runner.attempt_id))
+    world.scheduler.step()
+    attempt = runner.attempt()
+    assert (attempt.state, attempt.placement) == (AttemptState.SUBMITTED, waits)
+
+
+def test_an_executor_that_is_away_gives_a_claimed_attempt_no_more_time(world: World) -> None:
+    """Heartbeats do not pass through it."""
+    world.build()
+    runner = world.dispatch_one()
+    runner.claim()
+    world.lapse()
+    world.machine.ended.append(RunnerUnseen(runner.attempt_id))
+    world.scheduler.step()
+    assert runner.attempt().state is AttemptState.LOST
 
 
 def test_what_will_have_no_place_is_not_tried_again(world: World) -> None:

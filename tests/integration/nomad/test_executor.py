@@ -9,7 +9,7 @@ import pytest
 from albatros.domain.states import AttemptState, Reason
 from albatros.errors import ConfigError, ExecutorUnavailableError, NoCapacityError
 from albatros.executors import nomad
-from albatros.executors.base import RunnerEnded, RunnerPlaced, StartOrder
+from albatros.executors.base import RunnerEnded, RunnerPlaced, RunnerUnseen, StartOrder
 from albatros.executors.nomad import FIRST_WAITING, NomadExecutor
 from albatros.executors.nomad_api import NomadApi
 from albatros.executors.nomad_job import RunnerSource, variable_path
@@ -192,7 +192,9 @@ def test_one_that_is_away_knows_no_places_and_refuses_nothing() -> None:
         NomadSettings(addresses=(f"http://127.0.0.1:{free_port()}",)), RunnerSource("ab" * 32, ""), "us"
     )
     assert away.slots() == []
-    assert told(away, str(uuid.uuid4())) == []
+    states = dict(zip("abc", (AttemptState.SUBMITTED, AttemptState.SUBMITTING, AttemptState.CLAIMED), strict=True))
+    assert away.poll(states) == [RunnerUnseen("a")], "one that was not sent is not there, and one that claimed is well"
+    assert away.poll(states) == [], "it need not be said again at once"
     away.close()
 
 
