@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import Engine, create_engine, text
 
 from tests.support.bare_repo import BareRepo
-from tests.support.chaos_server import CHAOS
+from tests.support.chaos_server import CHAOS, ORDERS
 from tests.support.flakes import AMD64, hello, wait_for
 from tests.support.line import Line, make_line
 from tests.support.nomad_exchanges import Talk
@@ -69,12 +70,16 @@ class Chaos:
         return self.world.sim
 
     @property
+    def _orders(self) -> Path:
+        return self.line.paths.root / "orders"
+
+    @property
     def talk(self) -> Talk:
         return Talk(self.world)
 
     def start(self, wrong: str = "none") -> None:
         """Start the server, with something wrong in it if named (see chaos_server)."""
-        self.line.server.start(CHAOTIC, {CHAOS: wrong})
+        self.line.server.start(CHAOTIC, {CHAOS: wrong, ORDERS: str(self._orders)})
 
     def shorten_lease(self) -> None:
         """Give silent runners up soon, from the next start on."""
@@ -131,18 +136,19 @@ class Chaos:
         eventually(lambda: not self.left_in_nomad(), lambda: f"{self.left_in_nomad()}\n{self.tell()}")
 
     def orders_given_twice(self) -> dict[str, int]:
-        """Attempts whose order more than one runner got."""
-        if self.runners is None:
-            return {}
-        counts = Counter(one.attempt for one in self.runners.given)
+        """Attempts whose order the servers gave to more than one runner; the same one may ask again."""
+        given = set(self._orders.read_text().splitlines()) if self._orders.exists() else set()
+        counts = Counter(line.split()[0] for line in given)
         return {attempt: count for attempt, count in counts.items() if count > 1}
 
     def left_in_nomad(self) -> list[str]:
-        """Jobs of ours that nobody stopped, and tokens, as Nomad tells."""
+        """Jobs of ours that nobody stopped, tasks that run or will, and tokens, as Nomad tells."""
         jobs = self.talk.say("GET", "/v1/jobs?prefix=alb-").response["body"]
+        allocs = self.talk.say("GET", "/v1/allocations").response["body"]
         tokens = self.talk.say("GET", "/v1/vars?prefix=nomad/jobs/alb-").response["body"]
         alive = [one["ID"] for one in jobs if one["Status"] != "dead" and not one["Stop"]]
-        return alive + [one["Path"] for one in tokens]
+        tasks = [f"{one['JobID']} {one['ID']}" for one in allocs if one["ClientStatus"] in ("pending", "running")]
+        return [*alive, *tasks, *(one["Path"] for one in tokens)]
 
 
 @contextmanager
@@ -157,7 +163,6 @@ def open_chaos(kind: str, database_url: str) -> Iterator[Chaos]:
         changes: dict[str, dict[str, object]] = {
             "executor": {"kind": "nomad", "nix_store": "private"},
             "nomad": nomad,
-            "limits": {"lease_seconds": LEASE},
             **({"database": {"url": database_url}} if database_url else {}),
         }
         with make_line(None, changes) as line:

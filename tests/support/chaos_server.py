@@ -1,16 +1,19 @@
 """`albatros serve` with little patience, and with something wrong in it, which ALBATROS_CHAOS names: `KIND:VALUE`.
 
-`none` is nothing; `die:POINT` kills it at a point of crash_server, or when Nomad has a job of which no row tells
-(`registered`); `ahead:SECONDS` puts its clock forward; `unfenced` lets a second runner claim an
-Attempt, which the suite must notice.
+`none` is nothing; `die:POINT` kills it at a point of crash_server, when Nomad has a job of which no row tells
+(`registered`), or between a build's result and its commit (`reported`); `ahead:SECONDS` puts its clock forward;
+`unfenced` lets a second runner claim an Attempt, which the suite must notice: each order that is given is written
+down, as a line with the Attempt and the nonce, in the file that ALBATROS_CHAOS_ORDERS names.
 """
 
 import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from sqlalchemy import update
+from sqlalchemy import event, text, update
+from sqlalchemy.orm import Session
 
 from albatros import cli, roles
 from albatros.db import session
@@ -26,7 +29,8 @@ from albatros.settings import Settings
 from tests.support.crash_server import ROWS, die, die_at_row
 
 CHAOS = "ALBATROS_CHAOS"
-REGISTERED = "registered"
+ORDERS = "ALBATROS_CHAOS_ORDERS"
+REGISTERED, REPORTED = "registered", "reported"
 
 
 def be_impatient() -> None:
@@ -47,6 +51,15 @@ def die_when_registered() -> None:
         return made
 
     NomadApi.register = register_and_die  # type: ignore[method-assign]  # this process is the test's own
+
+
+def die_before_commit(query: str) -> None:
+    """Die before the commit of a transaction that has made a row which this query finds."""
+
+    @event.listens_for(Session, "before_commit")
+    def look(session: Session) -> None:
+        if session.connection().execute(text(query)).first() is not None:
+            die()
 
 
 def put_clock_forward(seconds: float) -> None:
@@ -81,6 +94,27 @@ def take_the_fence_away() -> None:
     attempts.claim = claim_anyway  # type: ignore[assignment]  # as above
 
 
+def write_orders_down(path: Path) -> None:
+    """Note to whom each order is given, before he gets it."""
+    claim = attempts.claim
+
+    def claim_and_note(
+        database: Database,
+        signals: Signals,
+        settings: Settings,
+        forges: Mapping[str, Forge],
+        token: str,
+        nonce: str,
+        *where: object,
+    ) -> dict[str, object]:
+        order = claim(database, signals, settings, forges, token, nonce, *where)
+        with path.open("a") as orders:
+            orders.write(f"{order['attempt']} {nonce}\n")
+        return order
+
+    attempts.claim = claim_and_note  # type: ignore[assignment]  # as above
+
+
 def main() -> int:
     kind, _, value = os.environ[CHAOS].partition(":")
     be_impatient()
@@ -89,6 +123,8 @@ def main() -> int:
             pass
         case "die" if value == REGISTERED:
             die_when_registered()
+        case "die" if value == REPORTED:
+            die_before_commit(ROWS["result"])
         case "die":
             die_at_row(ROWS[value])
         case "ahead":
@@ -97,6 +133,7 @@ def main() -> int:
             take_the_fence_away()
         case _:
             raise AssertionError(kind)
+    write_orders_down(Path(os.environ[ORDERS]))
     return cli.main(["serve", *sys.argv[1:]])
 
 

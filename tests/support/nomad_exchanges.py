@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "nomad-2.0.6"
-PATIENCE = 90
+PATIENCE = 180
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _DISPATCHED = re.compile(r"dispatch-\d+-[0-9a-f]{8}")
