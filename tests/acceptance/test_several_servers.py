@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import re
+import signal
 import threading
 import urllib.request
 import uuid
@@ -20,6 +21,7 @@ from tests.services.postgres import PostgresCluster, empty_database
 from tests.services.registry import RegistryServer
 from tests.support.bare_repo import BareRepo
 from tests.support.chaos import scripted
+from tests.support.crash_server import POINT
 from tests.support.flakes import AMD64, elf, hello, wait_for
 from tests.support.gitea_repo import GiteaRepo
 from tests.support.line import OWNER
@@ -27,8 +29,8 @@ from tests.support.nomad_exchanges import Talk
 from tests.support.nomad_worlds import KINDS, SimulatedWorld, nomad_world
 from tests.support.operator import run
 from tests.support.scripted_runner import ScriptedRunners
-from tests.support.server_process import ServerProcess
-from tests.support.servers import Servers, live_events, make_servers
+from tests.support.server_process import SERVE, ServerProcess
+from tests.support.servers import PATIENCE, Servers, live_events, make_servers
 from tests.support.work_tree import Project
 from tests.tools import needs
 
@@ -180,7 +182,7 @@ def test_a_login_on_one_holds_on_the_other(both: Servers) -> None:
 
 
 def test_a_server_without_a_web_part_has_to_be_told_where_its_runners_reach_one(servers: Servers) -> None:
-    servers.second.launch(("-m", "albatros", "serve", "--roles", "scheduler"))
+    servers.second.launch((*SERVE, "--roles", "scheduler"))
     assert servers.second.wait() == 2
     assert "server.url" in servers.second.log
 
@@ -203,8 +205,8 @@ def test_a_server_with_another_blob_store_does_not_start_until_it_has_the_shared
 def test_roles_that_are_split_bring_a_push_to_green(hub: RegistryServer, postgres_url: str) -> None:
     with make_servers(hub, postgres_url) as servers:
         servers.share_address(servers.first)
-        servers.first.start(("-m", "albatros", "serve", "--roles", "web"))
-        servers.second.start(("-m", "albatros", "serve", "--roles", "scheduler,publisher"))
+        servers.first.start((*SERVE, "--roles", "web"))
+        servers.second.start((*SERVE, "--roles", "scheduler,publisher"))
         repo = repo_at(servers, "split", servers.first)
         commit = repo.push_files(hello("split", ONE))
         servers.wait_green(repo, commit)
@@ -216,6 +218,24 @@ def test_roles_that_are_split_bring_a_push_to_green(hub: RegistryServer, postgre
         assert status is not None
         assert status.url.startswith(f"{servers.first.url}/builds/")
         assert servers.first.stop() == servers.second.stop() == 0
+
+
+def test_what_a_killed_server_was_publishing_is_published_by_the_other(servers: Servers) -> None:
+    first, second = servers.first, servers.second
+    first.start((*SERVE, "--roles", "web,scheduler"))
+    second.start(("-m", "tests.support.crash_server", "--roles", "publisher"), {POINT: "tag-before-row"})
+    repo = repo_at(servers, "half-published", first)
+    commit = repo.push_files(hello("published once", ONE))
+    assert second.wait(PATIENCE) == -signal.SIGKILL
+    assert first.stop() == 0
+    first.start()
+    # Three tags: all of one registry's were moved; the other's were on their way, or ended, or not begun.
+    assert servers.end_leases_of_pushes() in {3, 6}
+    servers.wait_green(repo, commit)
+    check_program(servers, "half-published", "published once")
+    servers.ends_well()
+    for remote in servers.line.remotes("half-published"):
+        assert remote.tags() == {commit, "main", "latest"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
