@@ -21,6 +21,8 @@ settings.register_profile(
     "same", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("same")
+# Some minutes of the scheduler's model, each time elsewhere.
+settings.register_profile("deep", max_examples=1000, stateful_step_count=80, database=None)
 
 pytest_plugins = [
     "tests.skips",

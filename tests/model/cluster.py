@@ -71,6 +71,8 @@ class Cluster:
         self.enforce_index = enforce_index
         self.answers = Answers.GOOD
         self.jobs: dict[str, Registered] = {}
+        self.known: set[str] = set()
+        """Attempts that were ever registered, those of collected jobs too."""
         self.processes: list[Process] = []
         self.started_twice: list[str] = []
         self._numbers = itertools.count(1)
@@ -83,6 +85,8 @@ class Cluster:
         job = self.jobs.get(order.attempt_id)
         if job is None:
             self.jobs[order.attempt_id] = Registered(order)
+            self.known.add(order.attempt_id)
+            self.place()
         elif not self.enforce_index:
             self.started_twice.append(order.attempt_id)
             self.run(job)
@@ -90,10 +94,13 @@ class Cluster:
             raise ExecutorUnavailableError("the cluster's answer was lost")
 
     def place(self) -> None:
-        """Start what waits, the oldest first, where there is a place."""
+        """Start what waits, the oldest first, where there is a place; without a queue there is."""
         for job in self.jobs.values():
-            if job.waits and sum(not process.ended for process in self.processes) < self.places:
+            if job.waits and (not self.queue or self._running() < self.places):
                 self.run(job)
+
+    def _running(self) -> int:
+        return sum(not process.ended for process in self.processes)
 
     def run(self, job: Registered) -> Process:
         """Another process for a job; whatever ran before may go on."""
@@ -106,10 +113,6 @@ class Cluster:
         """Forget a dead job, whether or not anybody saw how it ended."""
         if attempt_id in self.jobs and self.jobs[attempt_id].dead:
             del self.jobs[attempt_id]
-
-    def is_dead(self, attempt_id: str) -> bool:
-        """Whether the cluster would say that nothing runs for this Attempt."""
-        return attempt_id not in self.jobs or self.jobs[attempt_id].dead
 
     def living(self) -> Iterable[Registered]:
         return [job for job in self.jobs.values() if not job.dead]
@@ -157,6 +160,7 @@ class ClusterExecutor:
         return frozenset(job.order.attempt_id for job in self._cluster.living())
 
     def poll(self, open_attempts: Mapping[str, AttemptState]) -> list[RunnerNews]:
+        self._cluster.place()
         dead = [job.order.attempt_id for job in self._cluster.jobs.values() if job.dead]
         news = [attempt_id for attempt_id in dead if attempt_id not in self._told]
         self._told.update(news)

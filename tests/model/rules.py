@@ -1,16 +1,29 @@
 """What must hold whatever happens, read from the database after each step."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from albatros.db.models import Attempt, Build, Job, StatusReport
+from albatros.db.models import Attempt, Build, Job, JobEdge, StatusReport
 from albatros.db.outbox import aggregate_of
-from albatros.domain.states import OPEN_ATTEMPTS, AttemptState, BuildState, JobKind, JobState, Reason, is_end
+from albatros.domain.states import (
+    INFRASTRUCTURE_REASONS,
+    OPEN_ATTEMPTS,
+    AttemptState,
+    BuildState,
+    JobKind,
+    JobState,
+    Reason,
+    is_end,
+)
+from albatros.flows.settle import RETRY_FIRST
 from tests.model.site import Site
+
+COUNTED = (AttemptState.FAILED, AttemptState.LOST, AttemptState.SUCCEEDED)
+"""How an Attempt ends that uses up a try."""
 
 
 class ViolationError(AssertionError):
@@ -33,10 +46,35 @@ class Try:
     reason: Reason | None
     ended_at: datetime | None
     report: object
+    executor: str
+    lease_until: datetime | None
+    stop: str | None
+    created_at: datetime
 
     @property
     def is_open(self) -> bool:
         return self.state in OPEN_ATTEMPTS
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A Job as a rule sees it."""
+
+    build_id: int
+    kind: JobKind
+    state: JobState
+    reason: Reason | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the database says at one moment."""
+
+    tries: dict[str, Try]
+    jobs: dict[int, Work]
+    needs: list[tuple[int, int]]
+    builds: dict[int, BuildState]
+    shown: list[tuple[int, str, BuildState]]
 
 
 @dataclass
@@ -45,41 +83,35 @@ class Rules:
 
     site: Site
     skewed: bool = False
-    """Whether the servers' clocks differ: then a lease says nothing about who is alive."""
+    """Whether the servers' clocks may differ: then a lease says nothing about who is alive."""
     tries: dict[str, Try] = field(default_factory=dict)
     ended_jobs: dict[int, JobState] = field(default_factory=dict)
     ended_builds: dict[int, BuildState] = field(default_factory=dict)
+    all_built: bool = False
 
     def check(self) -> None:
         """Raise ViolationError for the first rule that does not hold."""
-        with Session(self.site.engine) as session:
-            tries = _tries(session)
-            jobs = {row.id: row for row in session.execute(select(Job.id, Job.build_id, Job.kind, Job.state))}
-            builds = {row.id: row.state for row in session.execute(select(Build.id, Build.state))}
-            shown = session.execute(select(StatusReport.build_id, StatusReport.context, StatusReport.state)).all()
-        self._attempts(tries)
-        self._fence(tries)
-        self._jobs(tries, {job_id: row.state for job_id, row in jobs.items()})
-        self._builds(builds, Counter(row.build_id for row in jobs.values() if not is_end(row.state)))
-        planned = {row.build_id for row in jobs.values() if row.kind is JobKind.BUILD}
-        for build_id, state in builds.items():
-            hold(state is not BuildState.RUNNING or build_id in planned, "a Build that runs is planned")
-        failed = {row.build_id for row in jobs.values() if row.state is JobState.FAILED}
-        for build_id, context, state in shown:
-            if context == aggregate_of(""):
-                hold(state == builds[build_id], "the forge is told where the Build stands")
-            elif state is BuildState.FAILED:
-                hold(build_id in failed, "no failure is shown for a Job that is tried again")
+        seen = _read(self.site)
+        self._attempts(seen)
+        self._fence(seen.tries)
+        self._jobs(seen)
+        self._builds(seen)
+        self._shown(seen)
+
+    def is_over(self) -> bool:
+        """Whether everything had ended when it was last looked at."""
+        return self.all_built and not any(one.is_open for one in self.tries.values())
 
     def quiet(self) -> None:
         """The same once nothing is left to happen."""
         self.check()
-        hold(len(self.ended_builds) == len(_builds(self.site)), "every Build ends")
+        hold(self.all_built, "every Build ends")
         hold(not any(one.is_open for one in self.tries.values()), "no Attempt is left open")
         hold(not self.site.processes, "every runner ends")
         hold(not any(list(cluster.living()) for cluster in self.site.clusters), "no slot is leaked")
 
-    def _attempts(self, tries: dict[str, Try]) -> None:
+    def _attempts(self, seen: Seen) -> None:
+        tries = seen.tries
         open_of = Counter(one.job_id for one in tries.values() if one.is_open)
         hold(max(open_of.values(), default=0) <= 1, "a Job has one open Attempt")
         for attempt_id, old in self.tries.items():
@@ -88,14 +120,20 @@ class Rules:
             hold(old.is_open or one == old, "what closed an Attempt stays")
         for attempt_id, one in tries.items():
             before = self.tries.get(attempt_id)
-            if one.state is AttemptState.LOST and not self.skewed and (before is None or before.is_open):
-                hold(self._was_silent(attempt_id, one), "a runner that is alive and heard of is not lost")
+            if not self.skewed and one.state is AttemptState.LOST and (before is None or before.is_open):
+                hold(self._was_silent(attempt_id, one, before), "a runner that is alive and in its lease is not lost")
+            if not self.skewed and before is None:
+                hold(_has_paused(one, tries.values()), "a Job is tried again after a pause")
+            ended = is_end(seen.builds[seen.jobs[one.job_id].build_id])
+            hold(not (ended and one.is_open) or one.stop, "what runs for a Build that has ended is told to stop")
         self.tries = tries
 
-    def _was_silent(self, attempt_id: str, one: Try) -> bool:
-        if all(cluster.is_dead(attempt_id) for cluster in self.site.clusters):
+    def _was_silent(self, attempt_id: str, one: Try, before: Try | None) -> bool:
+        jobs = [cluster.jobs[attempt_id] for cluster in self.site.clusters if attempt_id in cluster.jobs]
+        known = any(attempt_id in cluster.known for cluster in self.site.clusters)
+        if known and all(job.dead for job in jobs):
             return True
-        if any(attempt_id in cluster.jobs and cluster.jobs[attempt_id].waits for cluster in self.site.clusters):
+        if any(job.waits for job in jobs):
             return False
         heard = [
             process.heard_at
@@ -103,49 +141,90 @@ class Rules:
             for process in cluster.processes
             if process.attempt_id == attempt_id and process.nonce == one.nonce and process.heard_at
         ]
-        lease = timedelta(seconds=self.site.settings.limits.lease_seconds)
-        return not heard or max(heard) + lease <= self.site.clock.time
+        if heard:
+            return max(heard) + timedelta(seconds=self.site.settings.limits.lease_seconds) <= self.site.clock.time
+        lease = before.lease_until if before is not None else None
+        return lease is not None and lease <= self.site.clock.time.replace(tzinfo=None)
 
     def _fence(self, tries: dict[str, Try]) -> None:
-        for cluster in self.site.clusters:
-            hold(not cluster.started_twice, "an Attempt is registered once")
-        machines = Counter(attempt_id for cluster in self.site.clusters for attempt_id in cluster.jobs)
-        hold(max(machines.values(), default=0) <= 1, "an Attempt stays on its own executor")
+        for server in self.site.servers:
+            hold(not server.cluster.started_twice, "an Attempt is registered once")
+            own = all(tries[attempt_id].executor == server.executor_name for attempt_id in server.cluster.known)
+            hold(own, "an Attempt stays on its own executor")
         for attempt_id, nonces in self.site.orders_given.items():
             hold(nonces <= {tries[attempt_id].nonce}, "only the runner that claimed first is told what to do")
         for attempt_id, nonces in self.site.results_taken.items():
             hold(nonces <= {tries[attempt_id].nonce}, "only the runner that claimed is heard")
+        for attempt_id, nonce in self.site.results_refused:
+            one = tries[attempt_id]
+            hold(one.nonce != nonce or one.report is None, "a report that was taken is not refused when it comes again")
 
-    def _jobs(self, tries: dict[str, Try], jobs: dict[int, JobState]) -> None:
-        opened = {one.job_id for one in tries.values() if one.is_open}
-        good = Counter(one.job_id for one in tries.values() if one.state is AttemptState.SUCCEEDED)
-        counted = (AttemptState.FAILED, AttemptState.LOST, AttemptState.SUCCEEDED)
-        tried = Counter(one.job_id for one in tries.values() if one.state in counted)
-        for job_id, state in jobs.items():
-            hold((state is JobState.RUNNING) == (job_id in opened), "a Job runs exactly while an Attempt is open")
-            hold(good[job_id] == (state is JobState.SUCCEEDED), "a Job has one committed result, or none")
-            hold(tried[job_id] <= self.site.settings.limits.attempts, "tries are bounded")
-            hold(self.ended_jobs.get(job_id, state) is state, "a Job ends once")
-        self.ended_jobs = {job_id: state for job_id, state in jobs.items() if is_end(state)}
+    def _jobs(self, seen: Seen) -> None:
+        tries = seen.tries.values()
+        opened = {one.job_id for one in tries if one.is_open}
+        good = Counter(one.job_id for one in tries if one.state is AttemptState.SUCCEEDED)
+        tried = Counter(one.job_id for one in tries if one.state in COUNTED)
+        limit = self.site.settings.limits.attempts
+        for job_id, job in seen.jobs.items():
+            hold((job.state is JobState.RUNNING) == (job_id in opened), "a Job runs exactly while an Attempt is open")
+            hold(good[job_id] == (job.state is JobState.SUCCEEDED), "a Job has one committed result, or none")
+            hold(tried[job_id] <= limit, "tries are bounded")
+            given_up = job.state is JobState.FAILED and job.reason in INFRASTRUCTURE_REASONS
+            hold(not given_up or tried[job_id] == limit, "infrastructure fails a Job after its last try only")
+            hold(job.state is not JobState.FAILED or job.reason is not None, "a Job fails for a reason")
+            hold(self.ended_jobs.get(job_id, job.state) is job.state, "a Job ends once")
+        begun = (JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED)
+        for job_id, need_id in seen.needs:
+            met = seen.jobs[need_id].state is JobState.SUCCEEDED
+            hold(met or seen.jobs[job_id].state not in begun, "a Job waits for what it needs")
+        self.ended_jobs = {job_id: job.state for job_id, job in seen.jobs.items() if is_end(job.state)}
 
-    def _builds(self, builds: dict[int, BuildState], open_jobs: Counter[int]) -> None:
-        for build_id, state in builds.items():
+    def _builds(self, seen: Seen) -> None:
+        open_jobs = Counter(job.build_id for job in seen.jobs.values() if not is_end(job.state))
+        planned = {job.build_id for job in seen.jobs.values() if job.kind is JobKind.BUILD}
+        for build_id, state in seen.builds.items():
             hold(self.ended_builds.get(build_id, state) is state, "a Build ends once")
             busy = state in (BuildState.QUEUED, BuildState.RUNNING)
             hold(not busy or open_jobs[build_id], "a Build that is open has something left to do")
-        self.ended_builds = {build_id: state for build_id, state in builds.items() if is_end(state)}
+            hold(state is not BuildState.RUNNING or build_id in planned, "a Build that runs is planned")
+        self.ended_builds = {build_id: state for build_id, state in seen.builds.items() if is_end(state)}
+        self.all_built = len(self.ended_builds) == len(seen.builds)
+
+    def _shown(self, seen: Seen) -> None:
+        failed = {job.build_id for job in seen.jobs.values() if job.state is JobState.FAILED}
+        for build_id, context, state in seen.shown:
+            if context == aggregate_of(""):
+                hold(state == seen.builds[build_id], "the forge is told where the Build stands")
+            elif state is BuildState.FAILED:
+                hold(build_id in failed, "no failure is shown for a Job that is tried again")
 
 
-def _tries(session: Session) -> dict[str, Try]:
+def _has_paused(new: Try, tries: Iterable[Try]) -> bool:
+    """Whether the first pause at least is over since a try that failed."""
+    failed = [one for one in tries if one.job_id == new.job_id and one.state in COUNTED and one is not new]
+    return all(one.ended_at is None or new.created_at >= one.ended_at + RETRY_FIRST for one in failed)
+
+
+def _read(site: Site) -> Seen:
     columns = (
         Attempt.id, Attempt.job_id, Attempt.state, Attempt.nonce, Attempt.reason, Attempt.ended_at, Attempt.result,
+        Attempt.executor, Attempt.lease_until, Attempt.stop, Attempt.created_at,
     )  # fmt: skip
-    return {
-        row.id: Try(row.job_id, row.state, row.nonce, row.reason, row.ended_at, (row.result or {}).get("report"))
-        for row in session.execute(select(*columns))
-    }
-
-
-def _builds(site: Site) -> list[int]:
-    with Session(site.engine) as session:
-        return list(session.scalars(select(Build.id)))
+    with site.engine.connect() as session:
+        tries = {
+            row.id: Try(
+                row.job_id, row.state, row.nonce, row.reason, row.ended_at, (row.result or {}).get("report"),
+                row.executor, row.lease_until, row.stop, row.created_at,
+            )
+            for row in session.execute(select(*columns))
+        }  # fmt: skip
+        jobs = {
+            row.id: Work(row.build_id, row.kind, row.state, row.reason)
+            for row in session.execute(select(Job.id, Job.build_id, Job.kind, Job.state, Job.reason))
+        }
+        edges = session.execute(select(JobEdge.job_id, JobEdge.needs_id))
+        needs = [(row.job_id, row.needs_id) for row in edges]
+        builds = {row.id: row.state for row in session.execute(select(Build.id, Build.state))}
+        reports = session.execute(select(StatusReport.build_id, StatusReport.context, StatusReport.state))
+        shown = [(row.build_id, row.context, row.state) for row in reports]
+    return Seen(tries, jobs, needs, builds, shown)

@@ -65,6 +65,7 @@ class WatchedDatabase(Database):
     def __init__(self, engine: Engine, moments: Moments) -> None:
         super().__init__(engine)
         self._moments = moments
+        self.commits = 0
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -72,6 +73,7 @@ class WatchedDatabase(Database):
         with super().write() as session:
             yield session
             self._moments.pass_by(inside=True)
+        self.commits += 1
         self._moments.pass_by()
 
 
@@ -104,9 +106,11 @@ class Site:
     """Nonces of the processes that were told what to do, by Attempt."""
     results_taken: dict[str, set[str]] = field(default_factory=dict)
     """Nonces of the processes whose result was taken, by Attempt."""
+    results_refused: set[tuple[str, str]] = field(default_factory=set)
+    """Attempts and nonces of the processes whose result was turned away."""
 
     def __post_init__(self) -> None:
-        limits = {"attempts": 3, "lease_seconds": 30}
+        limits = {"attempts": 2, "lease_seconds": 30}
         self.settings: Settings = settings_of(self.data, registries=[], limits=limits)
         self.forges = cast("Mapping[str, Forge]", {"home": CloneForge()})
 
@@ -216,7 +220,11 @@ class Site:
             attempts.report_result(server.database, self.store, self.signals, self.settings, process.token, body)
 
         with self._runner(process):
-            self._call(server, action, moment)
+            try:
+                self._call(server, action, moment)
+            except REFUSED:
+                self.results_refused.add((process.attempt_id, process.nonce))
+                raise
             self.results_taken.setdefault(process.attempt_id, set()).add(process.nonce)
             process.ended = True
 
@@ -231,12 +239,12 @@ class Site:
 
 
 def success(process: Process, *, packages: int, supersede: bool) -> dict[str, object]:
-    """What a runner reports that did what it was told: an evaluation finds so many packages, each needs the last."""
+    """What a runner reports that did what it was told; an evaluation: so many packages, each needs the two before."""
     order = process.order or {}
     if order["kind"] != "evaluation":
         return {"outcome": "succeeded", "reason": None}
     names = [f"p{number}" for number in range(packages)]
-    needs = [names[max(0, number - 1) : number] for number in range(packages)]
+    needs = [names[number - 2 : number] if number > 1 else [] for number in range(packages)]
     attributes = [package(name, *need, system=SYSTEM) for name, need in zip(names, needs, strict=True)]
     config = f"[on]\nsupersede = {str(supersede).lower()}\n"
     evaluation = {"config": config, "commit_time": 1, "attributes": attributes}
