@@ -119,6 +119,11 @@ class Server:
         return role in self._roles
 
     @property
+    def has_web(self) -> bool:
+        """Whether it listens; without, it only works off what others took in."""
+        return self._web is not None
+
+    @property
     def local_url(self) -> str:
         """How a program on this machine reaches the server."""
         return self._web.local_url if self._web is not None else self._parts.settings.server.url

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     recovered = server.start()
     for warning in server.warnings():
         logger.warning(warning)
-    logger.info("listening", url=server.local_url, recovered=str(recovered))
+    logger.info("listening" if server.has_web else "at work", url=server.local_url, recovered=str(recovered))
     stop.wait()
     logger.info("stopping; press Ctrl-C again to end at once")
     server.stop()

@@ -14,6 +14,7 @@ from typing import TypeVar
 from tests.tools import ROOT
 
 T = TypeVar("T")
+STARTED = " recovered="
 START_SECONDS = 180
 STOP_SECONDS = 180
 WAIT_SECONDS = 240
@@ -71,8 +72,8 @@ class ServerProcess:
     def start(self, program: Sequence[str] = SERVE, environment: Mapping[str, str] | None = None) -> None:
         """Start it, and wait until it serves."""
         self.launch(program, environment)
-        eventually(lambda: self.has_ended() or "listening" in self.log, lambda: self.log, START_SECONDS)
-        if "listening" not in self.log:
+        eventually(lambda: self.has_ended() or STARTED in self.log, lambda: self.log, START_SECONDS)
+        if STARTED not in self.log:
             raise AssertionError(f"the server ended at its start:\n{self.log}")
 
     def has_ended(self) -> bool:
