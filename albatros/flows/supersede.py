@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from operator import attrgetter
@@ -50,9 +51,12 @@ def end_older(session: Session, build_ids: Sequence[int]) -> None:
     branches = sorted({(build.repo_id, build.ref) for build in newer})
     # Asked for by branch alone: with their states in the question, SQLite goes through all open Builds of the server.
     still_open = find_rows(session, (_BUILDS.c.id, _BUILDS.c.state, *_PLACE), _BRANCH, branches, _IS_OPEN).all()
+    older = defaultdict(list)
+    for build in still_open:
+        if build.state in _ENDED:
+            older[_BRANCH_OF(build)].append(build)
     for build in newer:
-        same = (older for older in still_open if _BRANCH_OF(older) == _BRANCH_OF(build) and older.state in _ENDED)
-        older_ids = sorted(older.id for older in same if older.sequence < build.sequence)
+        older_ids = sorted(other.id for other in older[_BRANCH_OF(build)] if other.sequence < build.sequence)
         if older_ids and _is_wanted(session, build.id):
             _end(session, older_ids, f"build {build.number}, of a newer commit, took its place")
 
